@@ -1,0 +1,38 @@
+"""Every exception that streamtrace raises.
+
+    StreamTraceError
+    ├── ConfigError(ValueError)     a wrong argument or variable; raised at construction only
+    │   └── MissingExtra            an optional package is not installed; names the extra
+    ├── EncodeError(ValueError)     a frame or event that cannot be written to the wire
+    └── EventOrderError             an event out of order, in a strict RunMachine only
+
+Observation raises none of them at run time: what goes wrong inside a stream is recorded as an
+`Issue` of its run.
+"""
+
+from __future__ import annotations
+
+
+class StreamTraceError(Exception):
+    """Base of all errors of this package."""
+
+
+class ConfigError(StreamTraceError, ValueError):
+    """A configuration value is wrong. The message names the value and what is accepted."""
+
+
+class MissingExtra(ConfigError):
+    """An optional package is needed and not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"{package} is not installed; install it with: pip install 'streamtrace[{extra}]'"
+        )
+
+
+class EncodeError(StreamTraceError, ValueError):
+    """A frame or event cannot be written without changing its meaning."""
+
+
+class EventOrderError(StreamTraceError):
+    """A strict `RunMachine` was fed an event that may not come now."""

@@ -1,0 +1,282 @@
+"""Server-Sent Events as bytes: cut into frames, and written back.
+
+Rules that hold here (WHATWG HTML, section 9.2.6, unless said otherwise):
+
+* Lines end with LF, CR or CRLF, mixed at will; a pair may be split between chunks.
+* How the bytes were cut into chunks changes nothing but the times.
+* A frame is a block of lines up to a blank line. What WHATWG would not dispatch is reported all the
+  same (comments, ids, retry, blocks without data, unknown fields): it is a sign of life, and some
+  dialects speak with it. `event_source_view` gives the strict reading.
+* Memory is bounded: a frame over `max_frame_bytes` is not kept. It is reported, empty and marked
+  `oversized`, when its end comes.
+* Work is linear in the bytes, however small the pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from streamtrace.core.errors import EncodeError
+from streamtrace.core.jsonio import load_json
+
+MAX_FRAME_BYTES = 512 * 1024
+"""Default limit of one frame. Clients set 10 Mi characters (@ag-ui/client) or none; the largest
+real frame known to us, an image in base64, has 100 kB."""
+
+_BOM = b"\xef\xbb\xbf"
+_MAX_RETRY_DIGITS = 15
+
+
+class Frame(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One block of the wire. `None` means that the field was not there.
+
+    `data` is the joined data lines, as bytes: only those who need text decode it. `stray` is the
+    first line that is no SSE field (some back ends put a bare JSON error there). `complete` is
+    false for what stood after the last blank line when the stream ended.
+    """
+
+    at_ns: int = 0
+    data: bytes | None = None
+    event: str | None = None
+    id: str | None = None
+    retry: int | None = None
+    comment: bytes | None = None
+    stray: bytes | None = None
+    complete: bool = True
+    oversized: bool = False
+
+    @property
+    def text(self) -> str:
+        """The data as text; bytes that are no UTF-8 become U+FFFD, as in every client."""
+        return "" if self.data is None else self.data.decode("utf-8", "replace")
+
+    def json(self) -> Any:
+        """The data as JSON, or `None` where it is none (or is null). Never raises."""
+        return None if self.data is None else load_json(self.data)
+
+
+class FrameParser:
+    """Bytes in, frames out. Feed it whole bodies, single bytes or anything between."""
+
+    def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
+        self._max_frame_bytes = max_frame_bytes
+        self._pending = bytearray()  # of the frame under way; always without a blank line
+        self._skipping = False  # that frame is over the limit; `_pending` keeps its last byte only
+        self._after_cr = False
+        self._head: bytes | None = b""  # held back while it may still become a byte order mark
+
+    def feed(self, data: bytes, at_ns: int = 0) -> list[Frame]:
+        """The frames that `data` completes, all with the time `at_ns`."""
+        if self._head is not None:
+            data = self._head + data
+            if len(data) < len(_BOM) and _BOM.startswith(data):
+                self._head = data
+                return []
+            self._head = None
+            data = data.removeprefix(_BOM)
+        if self._after_cr and data:
+            self._after_cr = False
+            data = data.removeprefix(b"\n")
+        if b"\r" in data:
+            self._after_cr = data.endswith(b"\r")
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+        frames: list[Frame] = []
+        if self._pending:
+            if data.startswith(b"\n") and self._pending.endswith(b"\n"):
+                end, after = 0, 1
+            else:
+                end = data.find(b"\n\n")
+                after = end + 2
+            if end < 0:
+                self._keep(data)
+                return frames
+            self._keep(data[:end])
+            self._emit(self._take(), at_ns, frames)
+            data = data[after:]
+        blocks = data.split(b"\n\n")
+        tail = blocks.pop()
+        for block in blocks:
+            self._emit(block if len(block) <= self._max_frame_bytes else None, at_ns, frames)
+        self._keep(tail)
+        return frames
+
+    def close(self, at_ns: int = 0) -> list[Frame]:
+        """What stood after the last blank line: no frame, or one that is not `complete`."""
+        frames: list[Frame] = []
+        if self._head:
+            head, self._head = self._head, None
+            self._keep(head)
+        if self._pending:
+            self._emit(self._take(), at_ns, frames, complete=False)
+        return frames
+
+    def _keep(self, data: bytes) -> None:
+        self._pending += data
+        if self._skipping or len(self._pending) > self._max_frame_bytes:
+            self._skipping = True
+            del self._pending[:-1]
+
+    def _take(self) -> bytes | None:
+        """The block that just ended; `None` if it was over the limit."""
+        block = None if self._skipping else bytes(self._pending)
+        self._pending.clear()
+        self._skipping = False
+        return block
+
+    def _emit(
+        self, block: bytes | None, at_ns: int, frames: list[Frame], complete: bool = True
+    ) -> None:
+        if block is None:
+            frames.append(Frame(at_ns=at_ns, oversized=True, complete=complete))
+        elif complete and block.startswith(b"data: ") and b"\n" not in block:
+            frames.append(Frame(at_ns=at_ns, data=block[6:]))
+        else:
+            frame = _read_block(block, at_ns, complete)
+            if frame is not None:
+                frames.append(frame)
+
+
+class LineParser:
+    """JSON lines (application/x-ndjson): each line that is not blank is the data of a frame."""
+
+    def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
+        self._max_frame_bytes = max_frame_bytes
+        self._pending = bytearray()
+        self._skipping = False
+
+    def feed(self, data: bytes, at_ns: int = 0) -> list[Frame]:
+        """The lines that `data` completes."""
+        frames: list[Frame] = []
+        *lines, tail = data.split(b"\n")
+        for line in lines:
+            self._keep(line)
+            self._emit(at_ns, frames, complete=True)
+        self._keep(tail)
+        return frames
+
+    def close(self, at_ns: int = 0) -> list[Frame]:
+        """A last line without its line end; complete, if it is JSON, since JSON ends by itself."""
+        frames: list[Frame] = []
+        complete = load_json(bytes(self._pending)) is not None
+        self._emit(at_ns, frames, complete)
+        return frames
+
+    def _keep(self, data: bytes) -> None:
+        if self._skipping or len(self._pending) + len(data) > self._max_frame_bytes:
+            self._skipping = True
+            self._pending.clear()
+        else:
+            self._pending += data
+
+    def _emit(self, at_ns: int, frames: list[Frame], complete: bool) -> None:
+        line = bytes(self._pending).strip(b" \t\r")
+        if self._skipping:
+            frames.append(Frame(at_ns=at_ns, oversized=True, complete=complete))
+        elif line:
+            frames.append(Frame(at_ns=at_ns, data=line, complete=complete))
+        self._pending.clear()
+        self._skipping = False
+
+
+def encode_frame(frame: Frame) -> bytes:
+    """A frame as bytes, with LF line ends and a blank line behind.
+
+    Raises EncodeError where the bytes would not read back as this frame: CR, LF or NUL in `id` or
+    `event`, CR in `data` or `comment`, a negative `retry`, or nothing to write at all.
+    """
+    lines: list[bytes] = []
+    if frame.comment is not None:
+        lines += [b": " + line for line in _lines("comment", frame.comment)]
+    for field, value in (("event", frame.event), ("id", frame.id)):
+        if value is not None:
+            if any(char in value for char in "\r\n\0"):
+                raise EncodeError(f"{field} may not hold CR, LF or NUL, got {value!r}")
+            lines.append(f"{field}: {value}".encode())
+    if frame.retry is not None:
+        if frame.retry < 0:
+            raise EncodeError(f"retry is in ms and may not be negative, got {frame.retry}")
+        lines.append(b"retry: %d" % frame.retry)
+    if frame.data is not None:
+        lines += [b"data: " + line for line in _lines("data", frame.data)]
+    if not lines:
+        raise EncodeError("a frame needs at least one of data, event, id, retry or comment")
+    return b"\n".join(lines) + b"\n\n"
+
+
+class EventSourceView(msgspec.Struct, frozen=True):
+    """What a browser's EventSource makes of a stream."""
+
+    messages: list[dict[str, Any]]
+    last_event_id: str
+    retry: int | None
+
+
+def event_source_view(frames: Iterable[Frame]) -> EventSourceView:
+    """The strict WHATWG reading: messages, the last event id and the reconnection time in ms."""
+    messages: list[dict[str, Any]] = []
+    last_event_id = ""
+    retry: int | None = None
+    for frame in frames:
+        if not frame.complete or frame.oversized:
+            continue
+        if frame.id is not None:
+            last_event_id = frame.id
+        if frame.retry is not None:
+            retry = frame.retry
+        if frame.data is not None:
+            messages.append(
+                {
+                    "event": frame.event or "message",
+                    "data": frame.text,
+                    "id": last_event_id,
+                    "retry": retry,
+                }
+            )
+    return EventSourceView(messages, last_event_id, retry)
+
+
+def _read_block(block: bytes, at_ns: int, complete: bool) -> Frame | None:
+    data: list[bytes] = []
+    comments: list[bytes] = []
+    event = frame_id = stray = retry = None
+    for line in block.split(b"\n"):
+        if not line:
+            continue
+        name, colon, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if name == b"data":
+            data.append(value)
+        elif not name and colon:
+            comments.append(value)
+        elif name == b"event":
+            event = value.decode("utf-8", "replace")
+        elif name == b"id":
+            if b"\0" not in value:
+                frame_id = value.decode("utf-8", "replace")
+        elif name == b"retry":
+            if value.isdigit() and len(value) <= _MAX_RETRY_DIGITS:
+                retry = int(value)
+        elif stray is None:
+            stray = line
+    if not (data or comments or stray) and event is None and frame_id is None and retry is None:
+        return None
+    return Frame(
+        at_ns=at_ns,
+        data=b"\n".join(data) if data else None,
+        event=event,
+        id=frame_id,
+        retry=retry,
+        comment=b"\n".join(comments) if comments else None,
+        stray=stray,
+        complete=complete,
+    )
+
+
+def _lines(field: str, value: bytes) -> list[bytes]:
+    if b"\r" in value:
+        raise EncodeError(f"{field} may not hold CR: a reader would take it for a line end")
+    return value.split(b"\n")

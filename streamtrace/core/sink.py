@@ -1,0 +1,77 @@
+"""What a sink is.
+
+A sink is told of each observed stream twice, off the client's path and in this order: `start`
+when the response turns out to be a stream, `end` exactly once, whatever happened. A sink that
+wants every event also defines `event`; who does not define it pays nothing.
+
+The caller isolates: an exception raised here is counted and never reaches a client or another
+sink. The sink bounds: `start`, `event` and `end` must not block, so a sink with network or disk
+behind it hands over to a bounded queue (`streamtrace.sinks.QueuedSink`) and counts what it drops:
+`accepted == exported + dropped + queued` at all times.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from streamtrace.core.events import Event
+from streamtrace.core.summary import RunSummary, TraceIds
+
+ContentMode = Literal["off", "hash", "full"]
+
+
+class StreamInfo(msgspec.Struct, kw_only=True, eq=False):
+    """What is known of a stream when it starts. One object per stream: it can serve as a key."""
+
+    started_at_ns: int
+    route: str
+    method: str | None
+    transport: str
+    http_status: int | None
+    trace: TraceIds | None
+
+
+class SinkStats(msgspec.Struct, kw_only=True):
+    """Where every record is. Counts of runs, since the sink was made."""
+
+    accepted: int = 0
+    exported: int = 0
+    dropped: dict[str, int] = {}
+    queued: int = 0
+
+
+class Sink:
+    """Base of all sinks: subclass it and override `end` (and what else is wanted).
+
+    `name` labels the sink in metrics and warnings. `content` is what this sink may see of
+    prompts, texts, arguments and results: `None` takes the middleware's setting.
+    """
+
+    name: str = "sink"
+    content: ContentMode | None = None
+
+    def start(self, info: StreamInfo) -> None:
+        """A stream began to be observed."""
+
+    def event(self, info: StreamInfo, event: Event, at_ns: int) -> None:
+        """An event passed, `at_ns` after the start. Only called where a subclass defines it."""
+
+    def end(self, info: StreamInfo, summary: RunSummary) -> None:
+        """The stream ended. `summary` is already redacted for this sink; do not change it."""
+
+    def stats(self) -> SinkStats:
+        """Where the records are."""
+        return SinkStats()
+
+    def flush(self, timeout_s: float) -> bool:
+        """Block until what was accepted has been exported or dropped; `False` at the time limit.
+
+        Never called on an event loop's thread.
+        """
+        return True
+
+    def close(self, timeout_s: float) -> None:
+        """Flush, then give back threads and connections. Later records are dropped and counted."""
+        self.flush(timeout_s)

@@ -1,0 +1,279 @@
+"""RunSummary to span records: the one place that knows how a run looks as a trace.
+
+    invoke_agent {agent}          the run
+      chat {model}                one per generation
+      execute_tool {tool}         one per tool call, only where its result passed through the stream
+
+Rules: the number of spans and span events does not grow with the number of tokens; a child never
+begins before or ends after its parent; the records name no vendor, each sink has its own table of
+attributes beyond the semantic conventions used here. What the stream did not say has no attribute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from streamtrace.core import names
+from streamtrace.core.jsonio import dump_json
+from streamtrace.core.summary import (
+    Content,
+    Generation,
+    RunSummary,
+    Status,
+    TokenCounts,
+    ToolCall,
+    content_text,
+    seconds,
+)
+
+AttributeValue = str | bool | int | float | list[str]
+
+MAX_CHILD_SPANS = 128
+"""Children of one run. More are left out; the run's `streamtrace.spans_left_out` counts them."""
+
+
+class SpanEvent(msgspec.Struct, kw_only=True):
+    """A moment inside a span; `at_ns` is Unix time."""
+
+    name: str
+    at_ns: int
+    attributes: dict[str, AttributeValue] = {}
+
+
+class SpanRecord(msgspec.Struct, kw_only=True):
+    """One span, ready to be written. Times are Unix time in ns.
+
+    `source` is what the span stands for, so that a sink can add its own attributes.
+    `error` is the type of a failed span's error (never content), `None` for all others.
+    """
+
+    kind: Literal["run", "generation", "tool_call"]
+    name: str
+    start_ns: int
+    end_ns: int
+    attributes: dict[str, AttributeValue]
+    events: list[SpanEvent] = []
+    error: str | None = None
+    source: RunSummary | Generation | ToolCall
+
+
+def project(summary: RunSummary) -> list[SpanRecord]:
+    """The spans of a run: the root first, then its children in order of their start."""
+    children: list[SpanRecord] = [_generation(summary, one) for one in summary.generations]
+    children += [_tool_call(summary, one) for one in summary.tool_calls if one.finished_ns]
+    children.sort(key=lambda record: record.start_ns)
+    left_out = len(children) - MAX_CHILD_SPANS
+    root = _run(summary)
+    if left_out > 0:
+        root.attributes[names.SPANS_LEFT_OUT] = left_out
+    return [root, *children[:MAX_CHILD_SPANS]]
+
+
+def messages_json(role: str, content: Content, reasoning: Content | None = None) -> str | None:
+    """One message in the shape of `gen_ai.output.messages`, as JSON text; `None` without content.
+
+    Source: GenAI semantic conventions, gen-ai-output-messages.json.
+    """
+    parts = []
+    for kind, one in (("reasoning", reasoning), ("text", content)):
+        text = None if one is None else content_text(one)
+        if text is not None:
+            parts.append({"type": kind, "content": text})
+    return dump_json([{"role": role, "parts": parts}]) if parts else None
+
+
+def _run(summary: RunSummary) -> SpanRecord:
+    start_ns = summary.started_at_ns
+    end_ns = start_ns + summary.duration_ns
+    labels, request = summary.labels, summary.request
+    attributes = _present(
+        {
+            names.OPERATION_NAME: "invoke_agent",
+            names.AGENT_NAME: labels.agent,
+            names.CONVERSATION_ID: summary.thread_id,
+            names.USER_ID: labels.user,
+            names.SESSION_ID: labels.session,
+            names.HTTP_ROUTE: summary.route,
+            names.HTTP_REQUEST_METHOD: summary.method,
+            names.HTTP_RESPONSE_STATUS_CODE: summary.http_status,
+            names.STATUS: str(summary.status),
+            names.DIALECT: summary.dialect,
+            names.TERMINAL_SEEN: summary.terminal_seen,
+            names.RUN_ID: summary.run_id,
+            names.TRANSPORT: summary.transport,
+            names.TIME_TO_FIRST_BYTE: seconds(summary.time_to_first_byte_ns),
+            names.TIME_TO_FIRST_EVENT: seconds(summary.time_to_first_event_ns),
+            names.TIME_TO_FIRST_TOKEN: seconds(summary.time_to_first_token_ns),
+            names.TIME_TO_FIRST_VISIBLE_TOKEN: seconds(summary.time_to_first_visible_token_ns),
+            names.TIME_PER_OUTPUT_TOKEN: seconds(summary.time_per_output_token_ns),
+            names.LONGEST_GAP: seconds(summary.longest_gap_ns),
+            names.SEND_STALL: seconds(summary.send_stall_ns),
+            names.LONGEST_SEND_STALL: seconds(summary.longest_send_stall_ns),
+            names.FRAMES: summary.frames,
+            names.EVENTS: summary.events,
+            names.BYTES: summary.body_bytes,
+            names.LOST_CHUNKS: summary.lost_chunks or None,
+            names.LOST_BYTES: summary.lost_bytes or None,
+            names.COST_USD: summary.cost_usd,
+            names.RELEASE: labels.release,
+            names.ENVIRONMENT: labels.environment,
+            names.TAGS: labels.tags or None,
+            names.STEPS: [step.name for step in summary.steps[:MAX_CHILD_SPANS]] or None,
+            names.ISSUES: [f"{kind}:{n}" for kind, n in sorted(summary.issues.items())] or None,
+            names.INPUT_MESSAGES: messages_json("user", request.input),
+            names.OUTPUT_MESSAGES: messages_json("assistant", summary.output),
+            names.ERROR_TYPE: None if summary.error is None else summary.error.type,
+            **_usage(summary.usage),
+        }
+    )
+    for key, value in labels.metadata.items():
+        attributes[names.METADATA + key] = (
+            value if isinstance(value, str | bool | int | float) else dump_json(value)
+        )
+    return SpanRecord(
+        kind="run",
+        name=" ".join(filter(None, ("invoke_agent", labels.agent))),
+        start_ns=start_ns,
+        end_ns=end_ns,
+        attributes=attributes,
+        events=_moments(summary),
+        error=_run_error(summary),
+        source=summary,
+    )
+
+
+def _generation(summary: RunSummary, one: Generation) -> SpanRecord:
+    request_model = summary.request.model or one.model
+    first_token_ns = one.first_token_ns
+    attributes = _present(
+        {
+            names.OPERATION_NAME: "chat",
+            names.PROVIDER_NAME: one.provider,
+            names.REQUEST_MODEL: request_model,
+            names.REQUEST_STREAM: True,
+            names.RESPONSE_MODEL: one.model,
+            names.RESPONSE_ID: one.response_id,
+            names.RESPONSE_FINISH_REASONS: one.finish_reasons or None,
+            names.RESPONSE_TIME_TO_FIRST_CHUNK: None
+            if first_token_ns is None
+            else seconds(max(0, first_token_ns - one.started_ns)),
+            names.COST_USD: one.cost_usd,
+            names.OUTPUT_MESSAGES: messages_json("assistant", one.text, one.reasoning),
+            names.CONTENT_TRUNCATED: True
+            if one.text.truncated or one.reasoning.truncated
+            else None,
+            **_usage(one.usage),
+            **{
+                names.REQUEST_PARAMETERS[name]: value
+                for name, value in summary.request.parameters.items()
+                if name in names.REQUEST_PARAMETERS
+            },
+        }
+    )
+    failed = summary.error is not None and one is summary.generations[-1]
+    return SpanRecord(
+        kind="generation",
+        name=" ".join(filter(None, ("chat", request_model))),
+        start_ns=summary.started_at_ns + _inside(summary, one.started_ns),
+        end_ns=summary.started_at_ns + _inside(summary, one.finished_ns),
+        attributes=attributes,
+        error=summary.error.type if failed and summary.error is not None else None,
+        source=one,
+    )
+
+
+def _tool_call(summary: RunSummary, one: ToolCall) -> SpanRecord:
+    start_ns = one.started_ns if one.ready_ns is None else one.ready_ns
+    failed = one.status == "error"
+    return SpanRecord(
+        kind="tool_call",
+        name=" ".join(filter(None, ("execute_tool", one.name))),
+        start_ns=summary.started_at_ns + _inside(summary, start_ns),
+        end_ns=summary.started_at_ns + _inside(summary, one.finished_ns or start_ns),
+        attributes=_present(
+            {
+                names.OPERATION_NAME: "execute_tool",
+                names.TOOL_NAME: one.name,
+                names.TOOL_CALL_ID: one.id,
+                names.TOOL_CALL_ARGUMENTS: content_text(one.arguments),
+                names.TOOL_CALL_RESULT: content_text(one.result),
+                names.CONTENT_TRUNCATED: True
+                if one.arguments.truncated or one.result.truncated
+                else None,
+                names.ERROR_TYPE: "tool_error" if failed else None,
+            }
+        ),
+        error="tool_error" if failed else None,
+        source=one,
+    )
+
+
+def _moments(summary: RunSummary) -> list[SpanEvent]:
+    end_ns = summary.duration_ns
+    asked = summary.status is Status.INPUT_REQUIRED
+    moments: tuple[tuple[str, int | None, Mapping[str, AttributeValue | None]], ...] = (
+        (names.EVENT_FIRST_TOKEN, summary.time_to_first_token_ns, {}),
+        (names.EVENT_FIRST_VISIBLE_TOKEN, summary.time_to_first_visible_token_ns, {}),
+        (
+            names.EVENT_LONGEST_GAP,
+            summary.longest_gap_at_ns,
+            {names.LONGEST_GAP: seconds(summary.longest_gap_ns)},
+        ),
+        (
+            names.EVENT_LOST,
+            end_ns if summary.lost_chunks else None,
+            {names.LOST_CHUNKS: summary.lost_chunks, names.LOST_BYTES: summary.lost_bytes},
+        ),
+        (names.EVENT_INPUT_REQUIRED, end_ns if asked else None, {}),
+        (
+            names.EVENT_ERROR,
+            None if summary.error is None else end_ns,
+            {
+                names.ERROR_TYPE: None if summary.error is None else summary.error.type,
+                names.ERROR_MESSAGE: None
+                if summary.error is None
+                else content_text(summary.error.message),
+            },
+        ),
+    )
+    return [
+        SpanEvent(
+            name=name,
+            at_ns=summary.started_at_ns + _inside(summary, at_ns),
+            attributes=_present(attributes),
+        )
+        for name, at_ns, attributes in moments
+        if at_ns is not None
+    ]
+
+
+def _run_error(summary: RunSummary) -> str | None:
+    """A client that left, a stop and a question are no errors of the service."""
+    if summary.error is not None:
+        return summary.error.type
+    if summary.status in (Status.ERROR, Status.TRUNCATED, Status.TIMEOUT):
+        return str(summary.status)
+    return None
+
+
+def _usage(usage: TokenCounts | None) -> dict[str, int | None]:
+    if usage is None:
+        return {}
+    return {
+        names.USAGE_INPUT_TOKENS: usage.input_tokens,
+        names.USAGE_OUTPUT_TOKENS: usage.output_tokens,
+        names.USAGE_CACHE_READ_INPUT_TOKENS: usage.cached_input_tokens,
+        names.USAGE_CACHE_WRITE_INPUT_TOKENS: usage.cache_write_tokens,
+        names.USAGE_REASONING_OUTPUT_TOKENS: usage.reasoning_tokens,
+    }
+
+
+def _inside(summary: RunSummary, offset_ns: int) -> int:
+    return min(max(0, offset_ns), summary.duration_ns)
+
+
+def _present(attributes: Mapping[str, Any]) -> dict[str, AttributeValue]:
+    return {name: value for name, value in attributes.items() if value is not None}
