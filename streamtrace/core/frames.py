@@ -65,6 +65,7 @@ class FrameParser:
         self._max_frame_bytes = max_frame_bytes
         self._pending = bytearray()  # of the frame under way; always without a blank line
         self._skipping = False  # that frame is over the limit; `_pending` keeps its last byte only
+        self._cut = False  # bytes of that frame were lost: it is dropped without a word
         self._after_cr = False
         self._head: bytes | None = b""  # held back while it may still become a byte order mark
 
@@ -95,7 +96,7 @@ class FrameParser:
                 self._keep(data)
                 return frames
             self._keep(data[:end])
-            self._emit(self._take(), at_ns, frames)
+            self._emit_pending(at_ns, frames)
             data = data[after:]
         blocks = data.split(b"\n\n")
         tail = blocks.pop()
@@ -111,21 +112,35 @@ class FrameParser:
             head, self._head = self._head, None
             self._keep(head)
         if self._pending:
-            self._emit(self._take(), at_ns, frames, complete=False)
+            self._emit_pending(at_ns, frames, complete=False)
         return frames
+
+    def resync(self) -> None:
+        """Bytes were lost here: forget the frame under way, and go on after the next blank line.
+
+        Where none was under way, the next bytes are read as the start of a frame. Should they be
+        the rest of one, they are no SSE field, and read as `stray`.
+        """
+        self._head, self._after_cr = None, False
+        if self._pending:
+            self._pending[:] = b"?"
+            self._skipping = self._cut = True
 
     def _keep(self, data: bytes) -> None:
         self._pending += data
-        if self._skipping or len(self._pending) > self._max_frame_bytes:
+        # A line end that stands last may be half of the blank line, which is not of the frame.
+        size = len(self._pending) - self._pending.endswith(b"\n")
+        if self._skipping or size > self._max_frame_bytes:
             self._skipping = True
             del self._pending[:-1]
 
-    def _take(self) -> bytes | None:
-        """The block that just ended; `None` if it was over the limit."""
+    def _emit_pending(self, at_ns: int, frames: list[Frame], complete: bool = True) -> None:
         block = None if self._skipping else bytes(self._pending)
+        cut, self._cut = self._cut, False
         self._pending.clear()
         self._skipping = False
-        return block
+        if not cut:
+            self._emit(block, at_ns, frames, complete)
 
     def _emit(
         self, block: bytes | None, at_ns: int, frames: list[Frame], complete: bool = True
@@ -147,6 +162,7 @@ class LineParser:
         self._max_frame_bytes = max_frame_bytes
         self._pending = bytearray()
         self._skipping = False
+        self._cut = False
 
     def feed(self, data: bytes, at_ns: int = 0) -> list[Frame]:
         """The lines that `data` completes."""
@@ -159,11 +175,17 @@ class LineParser:
         return frames
 
     def close(self, at_ns: int = 0) -> list[Frame]:
-        """A last line without its line end; complete, if it is JSON, since JSON ends by itself."""
+        """A last line without its line end; complete, if it is an object or array: they end."""
         frames: list[Frame] = []
-        complete = load_json(bytes(self._pending)) is not None
+        complete = isinstance(load_json(bytes(self._pending)), dict | list)
         self._emit(at_ns, frames, complete)
         return frames
+
+    def resync(self) -> None:
+        """Bytes were lost here: forget the line under way, and go on with the next."""
+        self._cut = self._cut or self._skipping or bool(self._pending)
+        self._pending.clear()
+        self._skipping = self._cut
 
     def _keep(self, data: bytes) -> None:
         if self._skipping or len(self._pending) + len(data) > self._max_frame_bytes:
@@ -174,7 +196,9 @@ class LineParser:
 
     def _emit(self, at_ns: int, frames: list[Frame], complete: bool) -> None:
         line = bytes(self._pending).strip(b" \t\r")
-        if self._skipping:
+        if self._cut:
+            self._cut = False
+        elif self._skipping:
             frames.append(Frame(at_ns=at_ns, oversized=True, complete=complete))
         elif line:
             frames.append(Frame(at_ns=at_ns, data=line, complete=complete))
@@ -185,20 +209,23 @@ class LineParser:
 def encode_frame(frame: Frame) -> bytes:
     """A frame as bytes, with LF line ends and a blank line behind.
 
-    Raises EncodeError where the bytes would not read back as this frame: CR, LF or NUL in `id` or
-    `event`, CR in `data` or `comment`, a negative `retry`, or nothing to write at all.
+    Raises EncodeError where the bytes would not read back as this frame: CR, LF, NUL or a lone
+    surrogate in `id` or `event`, CR in `data` or `comment`, a `retry` that is negative or has more
+    than 15 digits, or nothing to write at all.
     """
     lines: list[bytes] = []
     if frame.comment is not None:
         lines += [b": " + line for line in _lines("comment", frame.comment)]
     for field, value in (("event", frame.event), ("id", frame.id)):
         if value is not None:
-            if any(char in value for char in "\r\n\0"):
-                raise EncodeError(f"{field} may not hold CR, LF or NUL, got {value!r}")
+            if any(char in "\r\n\0" or "\ud800" <= char <= "\udfff" for char in value):
+                raise EncodeError(
+                    f"{field} may not hold CR, LF, NUL or a lone surrogate, got {value!r}"
+                )
             lines.append(f"{field}: {value}".encode())
     if frame.retry is not None:
-        if frame.retry < 0:
-            raise EncodeError(f"retry is in ms and may not be negative, got {frame.retry}")
+        if not 0 <= frame.retry < 10**_MAX_RETRY_DIGITS:
+            raise EncodeError(f"retry is in ms, of up to 15 digits, got {frame.retry}")
         lines.append(b"retry: %d" % frame.retry)
     if frame.data is not None:
         lines += [b"data: " + line for line in _lines("data", frame.data)]

@@ -33,7 +33,7 @@ def dump_json(value: Any) -> str:
     except (TypeError, ValueError, RecursionError):
         try:
             return json.dumps(value, ensure_ascii=True, default=str)
-        except (ValueError, RecursionError):
+        except (TypeError, ValueError, RecursionError):
             return ""
 
 

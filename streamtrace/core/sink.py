@@ -12,6 +12,7 @@ behind it hands over to a bounded queue (`streamtrace.sinks.QueuedSink`) and cou
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -51,6 +52,9 @@ class Sink:
 
     name: str = "sink"
     content: ContentMode | None = None
+
+    def track(self, sinks: Sequence[Sink]) -> None:
+        """Told once which sinks stand beside this one: for sinks that report on the others."""
 
     def start(self, info: StreamInfo) -> None:
         """A stream began to be observed."""

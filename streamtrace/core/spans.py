@@ -7,6 +7,8 @@
 Rules: the number of spans and span events does not grow with the number of tokens; a child never
 begins before or ends after its parent; the records name no vendor, each sink has its own table of
 attributes beyond the semantic conventions used here. What the stream did not say has no attribute.
+Every record can be encoded, whatever strangers put into the stream: text is valid Unicode, words
+are short, and a number that needs more than 64 bits is left out.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Any, Literal
 import msgspec
 
 from streamtrace.core import names
-from streamtrace.core.jsonio import dump_json
+from streamtrace.core.jsonio import clean_text, dump_json
 from streamtrace.core.summary import (
     Content,
     Generation,
@@ -33,6 +35,24 @@ AttributeValue = str | bool | int | float | list[str]
 
 MAX_CHILD_SPANS = 128
 """Children of one run. More are left out; the run's `streamtrace.spans_left_out` counts them."""
+
+MAX_WORD_CHARS = 1024
+"""Names and ids longer than this are cut. Captured content has its own cap, set before."""
+
+MAX_METADATA = 32
+"""Entries of `Labels.metadata` that become attributes: SDKs evict the oldest of 128 attributes."""
+
+_CONTENT = frozenset(
+    {
+        names.INPUT_MESSAGES,
+        names.OUTPUT_MESSAGES,
+        names.TOOL_CALL_ARGUMENTS,
+        names.TOOL_CALL_RESULT,
+        names.ERROR_MESSAGE,
+    }
+)
+_FAILED = frozenset({Status.ERROR, Status.TRUNCATED, Status.TIMEOUT})
+_INT64 = range(-(2**63), 2**63)
 
 
 class SpanEvent(msgspec.Struct, kw_only=True):
@@ -63,7 +83,9 @@ class SpanRecord(msgspec.Struct, kw_only=True):
 def project(summary: RunSummary) -> list[SpanRecord]:
     """The spans of a run: the root first, then its children in order of their start."""
     children: list[SpanRecord] = [_generation(summary, one) for one in summary.generations]
-    children += [_tool_call(summary, one) for one in summary.tool_calls if one.finished_ns]
+    children += [
+        _tool_call(summary, one) for one in summary.tool_calls if one.finished_ns is not None
+    ]
     children.sort(key=lambda record: record.start_ns)
     left_out = len(children) - MAX_CHILD_SPANS
     root = _run(summary)
@@ -125,17 +147,20 @@ def _run(summary: RunSummary) -> SpanRecord:
             names.ISSUES: [f"{kind}:{n}" for kind, n in sorted(summary.issues.items())] or None,
             names.INPUT_MESSAGES: messages_json("user", request.input),
             names.OUTPUT_MESSAGES: messages_json("assistant", summary.output),
-            names.ERROR_TYPE: None if summary.error is None else summary.error.type,
+            names.ERROR_TYPE: _run_error(summary),
             **_usage(summary.usage),
+            **_cut(request.input, summary.output),
+            **{
+                names.METADATA + key: value
+                if value is None or isinstance(value, str | bool | int | float)
+                else dump_json(value)
+                for key, value in list(labels.metadata.items())[:MAX_METADATA]
+            },
         }
     )
-    for key, value in labels.metadata.items():
-        attributes[names.METADATA + key] = (
-            value if isinstance(value, str | bool | int | float) else dump_json(value)
-        )
     return SpanRecord(
         kind="run",
-        name=" ".join(filter(None, ("invoke_agent", labels.agent))),
+        name=_name("invoke_agent", labels.agent),
         start_ns=start_ns,
         end_ns=end_ns,
         attributes=attributes,
@@ -148,6 +173,9 @@ def _run(summary: RunSummary) -> SpanRecord:
 def _generation(summary: RunSummary, one: Generation) -> SpanRecord:
     request_model = summary.request.model or one.model
     first_token_ns = one.first_token_ns
+    unfinished = one is summary.generations[-1] and not one.finish_reasons
+    error = _run_error(summary) if unfinished else None
+    start_ns, end_ns = _within(summary, one.started_ns, one.finished_ns)
     attributes = _present(
         {
             names.OPERATION_NAME: "chat",
@@ -162,9 +190,8 @@ def _generation(summary: RunSummary, one: Generation) -> SpanRecord:
             else seconds(max(0, first_token_ns - one.started_ns)),
             names.COST_USD: one.cost_usd,
             names.OUTPUT_MESSAGES: messages_json("assistant", one.text, one.reasoning),
-            names.CONTENT_TRUNCATED: True
-            if one.text.truncated or one.reasoning.truncated
-            else None,
+            names.ERROR_TYPE: error,
+            **_cut(one.text, one.reasoning),
             **_usage(one.usage),
             **{
                 names.REQUEST_PARAMETERS[name]: value
@@ -173,26 +200,26 @@ def _generation(summary: RunSummary, one: Generation) -> SpanRecord:
             },
         }
     )
-    failed = summary.error is not None and one is summary.generations[-1]
     return SpanRecord(
         kind="generation",
-        name=" ".join(filter(None, ("chat", request_model))),
-        start_ns=summary.started_at_ns + _inside(summary, one.started_ns),
-        end_ns=summary.started_at_ns + _inside(summary, one.finished_ns),
+        name=_name("chat", request_model),
+        start_ns=start_ns,
+        end_ns=end_ns,
         attributes=attributes,
-        error=summary.error.type if failed and summary.error is not None else None,
+        error=error,
         source=one,
     )
 
 
 def _tool_call(summary: RunSummary, one: ToolCall) -> SpanRecord:
-    start_ns = one.started_ns if one.ready_ns is None else one.ready_ns
-    failed = one.status == "error"
+    ready_ns = one.started_ns if one.ready_ns is None else one.ready_ns
+    start_ns, end_ns = _within(summary, ready_ns, one.finished_ns)
+    error = "tool_error" if one.status == "error" else None
     return SpanRecord(
         kind="tool_call",
-        name=" ".join(filter(None, ("execute_tool", one.name))),
-        start_ns=summary.started_at_ns + _inside(summary, start_ns),
-        end_ns=summary.started_at_ns + _inside(summary, one.finished_ns or start_ns),
+        name=_name("execute_tool", one.name),
+        start_ns=start_ns,
+        end_ns=end_ns,
         attributes=_present(
             {
                 names.OPERATION_NAME: "execute_tool",
@@ -200,13 +227,11 @@ def _tool_call(summary: RunSummary, one: ToolCall) -> SpanRecord:
                 names.TOOL_CALL_ID: one.id,
                 names.TOOL_CALL_ARGUMENTS: content_text(one.arguments),
                 names.TOOL_CALL_RESULT: content_text(one.result),
-                names.CONTENT_TRUNCATED: True
-                if one.arguments.truncated or one.result.truncated
-                else None,
-                names.ERROR_TYPE: "tool_error" if failed else None,
+                names.ERROR_TYPE: error,
+                **_cut(one.arguments, one.result),
             }
         ),
-        error="tool_error" if failed else None,
+        error=error,
         source=one,
     )
 
@@ -252,11 +277,9 @@ def _moments(summary: RunSummary) -> list[SpanEvent]:
 
 def _run_error(summary: RunSummary) -> str | None:
     """A client that left, a stop and a question are no errors of the service."""
-    if summary.error is not None:
-        return summary.error.type
-    if summary.status in (Status.ERROR, Status.TRUNCATED, Status.TIMEOUT):
-        return str(summary.status)
-    return None
+    if summary.status not in _FAILED:
+        return None
+    return _word(str(summary.status) if summary.error is None else summary.error.type)
 
 
 def _usage(usage: TokenCounts | None) -> dict[str, int | None]:
@@ -271,9 +294,42 @@ def _usage(usage: TokenCounts | None) -> dict[str, int | None]:
     }
 
 
+def _cut(*contents: Content) -> dict[str, int | bool | None]:
+    """How long the texts of a span were, where one of them was cut."""
+    if not any(content.truncated for content in contents):
+        return {}
+    return {
+        names.CONTENT_TRUNCATED: True,
+        names.CONTENT_CHARS: sum(content.chars for content in contents),
+    }
+
+
+def _within(summary: RunSummary, start_ns: int, end_ns: int | None) -> tuple[int, int]:
+    start_ns = _inside(summary, start_ns)
+    end_ns = start_ns if end_ns is None else max(start_ns, _inside(summary, end_ns))
+    return summary.started_at_ns + start_ns, summary.started_at_ns + end_ns
+
+
 def _inside(summary: RunSummary, offset_ns: int) -> int:
     return min(max(0, offset_ns), summary.duration_ns)
 
 
+def _name(operation: str, what: str | None) -> str:
+    return f"{operation} {_word(what)}" if what else operation
+
+
+def _word(text: str) -> str:
+    return clean_text(text[:MAX_WORD_CHARS])
+
+
 def _present(attributes: Mapping[str, Any]) -> dict[str, AttributeValue]:
-    return {name: value for name, value in attributes.items() if value is not None}
+    """What is known, made fit to be encoded: see the rules above."""
+    present: dict[str, AttributeValue] = {}
+    for name, value in attributes.items():
+        if isinstance(value, str):
+            present[_word(name)] = clean_text(value) if name in _CONTENT else _word(value)
+        elif isinstance(value, list):
+            present[_word(name)] = [_word(one) for one in value[:MAX_CHILD_SPANS]]
+        elif isinstance(value, float) or (value is not None and value in _INT64):
+            present[_word(name)] = value
+    return present

@@ -15,6 +15,8 @@ from typing import Any
 
 import msgspec
 
+from streamtrace.core.jsonio import dump_json
+
 
 class Status(StrEnum):
     """How a run ended. Exactly one per stream; see docs/outcomes.md for the deciding order."""
@@ -247,7 +249,7 @@ class RunSummary(msgspec.Struct, kw_only=True):
 
     def to_json(self) -> bytes:
         """`to_dict` as one line of JSON (UTF-8, no line end)."""
-        return msgspec.json.encode(self.to_dict())
+        return dump_json(self.to_dict()).encode()
 
 
 def seconds(ns: int | None) -> float | None:

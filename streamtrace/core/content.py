@@ -1,0 +1,98 @@
+"""Text that passed through a stream: counted always, hashed or kept only where someone asked.
+
+Rules: what is kept of one stream stays within one budget of bytes, shared by all its texts, first
+come first served; a cut falls between code points and is marked; the true length is always known.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import msgspec
+
+from streamtrace.core.jsonio import clean_text
+from streamtrace.core.sink import ContentMode
+from streamtrace.core.summary import Content
+
+MAX_CONTENT_BYTES = 64 * 1024
+_JOIN_AT = 256
+
+
+class ContentPolicy(msgspec.Struct):
+    """What to do with the texts of one stream. `room_bytes` is what may still be kept."""
+
+    keep: bool = False
+    hash: bool = False
+    room_bytes: int = MAX_CONTENT_BYTES
+
+
+class Capture:
+    """One text under way."""
+
+    __slots__ = ("_digest", "_kept", "_policy", "_truncated", "chars")
+
+    def __init__(self, policy: ContentPolicy) -> None:
+        self.chars = 0
+        self._policy = policy
+        self._kept: list[str] = []
+        self._digest = hashlib.sha256() if policy.hash else None
+        self._truncated = False
+
+    def add(self, text: str) -> None:
+        """The next piece."""
+        self.chars += len(text)
+        policy = self._policy
+        if not (policy.keep or policy.hash):
+            return
+        encoded = text.encode("utf-8", "surrogatepass")
+        if self._digest is not None:
+            self._digest.update(encoded)
+        if not policy.keep or self._truncated:
+            return
+        if len(encoded) > policy.room_bytes:
+            text = encoded[: policy.room_bytes].decode("utf-8", "ignore")
+            policy.room_bytes = 0
+            self._truncated = True
+        else:
+            policy.room_bytes -= len(encoded)
+        if text:
+            self._kept.append(text)
+            if len(self._kept) > _JOIN_AT:  # many tiny strings weigh more than their text
+                self._kept = ["".join(self._kept)]
+
+    def content(self) -> Content:
+        """What is known of the text now."""
+        return Content(
+            chars=self.chars,
+            text=clean_text("".join(self._kept)) if self._policy.keep and self.chars else None,
+            sha256=self._digest.hexdigest() if self._digest is not None and self.chars else None,
+            truncated=self._truncated,
+        )
+
+
+def join(contents: list[Content]) -> Content:
+    """Several messages as one content: texts with a blank line between, lengths added up."""
+    if len(contents) == 1:
+        return contents[0]
+    texts = [content.text for content in contents if content.text]
+    hashes = [content.sha256 for content in contents if content.sha256]
+    return Content(
+        chars=sum(content.chars for content in contents),
+        text="\n\n".join(texts) if texts else None,
+        sha256=hashlib.sha256("".join(hashes).encode()).hexdigest() if hashes else None,
+        truncated=any(content.truncated for content in contents),
+    )
+
+
+CAPTURE_VARIABLE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+_CAPTURE_ON_SPANS = frozenset({"SPAN_ONLY", "SPAN_AND_EVENT"})
+
+
+def content_from_env(environ: Mapping[str, str]) -> ContentMode:
+    """The mode that OpenTelemetry's variable asks for: our records are spans, so only the values
+    that mean spans switch content on. Anything else means off.
+
+    Source: opentelemetry-util-genai, values NO_CONTENT, SPAN_ONLY, EVENT_ONLY, SPAN_AND_EVENT.
+    """
+    return "full" if environ.get(CAPTURE_VARIABLE, "").upper() in _CAPTURE_ON_SPANS else "off"

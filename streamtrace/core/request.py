@@ -1,0 +1,92 @@
+"""What a request body says about the run to come.
+
+Request shapes differ as response dialects do, but the facts we want hide behind few keys; one table
+serves them all. Sources: OpenAI chat and Responses, Anthropic messages, AG-UI RunAgentInput,
+LangGraph runs, and the plain `{"message", "thread_id"}` of hand-made endpoints.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from streamtrace.core.content import Capture, ContentPolicy
+from streamtrace.core.jsonio import dump_json, load_json
+from streamtrace.core.summary import Content, RequestFacts
+
+_MAX_CHARS = 256
+
+_MODEL = ("model",)
+_THREAD = (
+    "thread_id",
+    "threadId",
+    "conversation_id",
+    "conversationId",
+    "session_id",
+    "sessionId",
+    "conversation",
+    "conversation.id",
+    "config.thread_id",
+    "config.configurable.thread_id",
+)
+_USER = ("user", "user_id", "userId", "metadata.user_id")
+_INPUT = ("messages", "input", "message", "prompt", "query", "question", "text", "contents")
+_PARAMETERS = {
+    "temperature": ("temperature",),
+    "top_p": ("top_p", "topP"),
+    "top_k": ("top_k", "topK"),
+    "max_tokens": ("max_tokens", "max_completion_tokens", "max_output_tokens", "maxTokens"),
+    "seed": ("seed",),
+    "frequency_penalty": ("frequency_penalty",),
+    "presence_penalty": ("presence_penalty",),
+    "n": ("n",),
+}
+
+
+def read_request(body: bytes, policy: ContentPolicy) -> RequestFacts:
+    """The facts of a JSON body; empty facts for anything else. Never raises."""
+    value = load_json(body) if body else None
+    if not isinstance(value, dict):
+        return RequestFacts()
+    return RequestFacts(
+        model=_first_text(value, _MODEL),
+        thread_id=_first_text(value, _THREAD),
+        user=_first_text(value, _USER),
+        parameters={
+            name: number
+            for name, keys in _PARAMETERS.items()
+            if (number := _first_number(value, keys)) is not None
+        },
+        input=_input(value, policy),
+    )
+
+
+def _input(body: dict[str, Any], policy: ContentPolicy) -> Content:
+    capture = Capture(policy)
+    for key in _INPUT:
+        value = body.get(key)
+        if value:
+            capture.add(value if isinstance(value, str) else dump_json(value))
+            break
+    return capture.content()
+
+
+def _first_text(body: dict[str, Any], keys: tuple[str, ...]) -> str | None:
+    for key in keys:
+        value = _at(body, key)
+        if isinstance(value, str) and value:
+            return value[:_MAX_CHARS]
+    return None
+
+
+def _first_number(body: dict[str, Any], keys: tuple[str, ...]) -> float | int | None:
+    for key in keys:
+        value = body.get(key)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return value
+    return None
+
+
+def _at(body: Any, path: str) -> Any:
+    for key in path.split("."):
+        body = body.get(key) if isinstance(body, dict) else None
+    return body

@@ -1,0 +1,516 @@
+"""The run machine: events in, one RunSummary out.
+
+Rules that hold here:
+
+* All knowledge of what may follow what lives in this file. An event out of order is recorded as an
+  issue and repaired (`strict=False`, observing) or raised as EventOrderError (`strict=True`,
+  serving); the folding is the same.
+* It folds as it goes and keeps no list of events: memory does not grow with the length of a run,
+  except for captured text (bounded by its policy) and parts (bounded by MAX_PARTS).
+* Times are offsets from the start of the stream in ns, and come in with the events.
+* A time is set once. What never happened stays `None`.
+
+Where a dialect does not show its calls of a model, the machine opens a generation at the first
+output, and closes it when a tool's result comes: what follows is the model's next turn. A
+generation begins when the one before, or the last tool, ended: then the model began to work.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from streamtrace.core import events as ev
+from streamtrace.core.content import Capture, ContentPolicy, join
+from streamtrace.core.errors import EventOrderError
+from streamtrace.core.names import GAP_BUCKETS_S
+from streamtrace.core.outcome import StreamEnd, decide
+from streamtrace.core.summary import (
+    Content,
+    ErrorInfo,
+    Generation,
+    ModelUsage,
+    RunSummary,
+    Step,
+    TokenCounts,
+    ToolCall,
+)
+
+MAX_PARTS = 1024
+"""Most generations, tool calls, steps or messages that one run remembers, of each."""
+MAX_NAME_CHARS = 256
+"""Most characters of a name or id. Longer ones are cut: they come from outside."""
+
+_GAP_EDGES_NS = tuple(int(edge * 1_000_000_000) for edge in GAP_BUCKETS_S)
+_TOKEN_FIELDS = TokenCounts.__struct_fields__
+
+
+class _Generation:
+    """A generation under way."""
+
+    __slots__ = (
+        "explicit",
+        "finish_reasons",
+        "finished_ns",
+        "first_token_ns",
+        "last_token_ns",
+        "model",
+        "provider",
+        "reasoning",
+        "response_id",
+        "started_ns",
+        "texts",
+        "usage",
+    )
+
+    def __init__(self, started_ns: int, at_ns: int, policy: ContentPolicy) -> None:
+        self.started_ns = started_ns
+        self.finished_ns = at_ns
+        self.explicit = False
+        self.model: str | None = None
+        self.provider: str | None = None
+        self.response_id: str | None = None
+        self.finish_reasons: list[str] = []
+        self.usage: TokenCounts | None = None
+        self.first_token_ns: int | None = None
+        self.last_token_ns: int | None = None
+        self.texts: dict[str | None, Capture] = {}
+        self.reasoning = Capture(policy)
+
+    def result(self) -> Generation:
+        texts = [capture.content() for capture in self.texts.values() if capture.chars]
+        return Generation(
+            started_ns=self.started_ns,
+            finished_ns=self.finished_ns,
+            model=self.model,
+            provider=self.provider,
+            response_id=self.response_id,
+            finish_reasons=self.finish_reasons,
+            usage=self.usage,
+            first_token_ns=self.first_token_ns,
+            last_token_ns=self.last_token_ns,
+            text=join(texts) if texts else Content(),
+            reasoning=self.reasoning.content(),
+        )
+
+
+class _ToolCall:
+    """A tool call under way."""
+
+    __slots__ = (
+        "arguments",
+        "finished_ns",
+        "id",
+        "name",
+        "ready_ns",
+        "result",
+        "started_ns",
+        "status",
+    )
+
+    def __init__(self, tool_call_id: str, started_ns: int, policy: ContentPolicy) -> None:
+        self.id = tool_call_id
+        self.name: str | None = None
+        self.status = "started"
+        self.started_ns = started_ns
+        self.ready_ns: int | None = None
+        self.finished_ns: int | None = None
+        self.arguments = Capture(policy)
+        self.result = Capture(policy)
+
+    def summary(self) -> ToolCall:
+        return ToolCall(
+            id=self.id,
+            name=self.name,
+            status=self.status,
+            started_ns=self.started_ns,
+            ready_ns=self.ready_ns,
+            finished_ns=self.finished_ns,
+            arguments=self.arguments.content(),
+            result=self.result.content(),
+        )
+
+
+class RunMachine:
+    """Folds the events of one stream. Feed it in order, then ask for the summary once.
+
+    `opaque`: no event can be told from another (unknown dialect), so each counts as output for the
+    gaps.
+    """
+
+    def __init__(self, *, strict: bool = False, policy: ContentPolicy | None = None) -> None:
+        self.strict = strict
+        self.opaque = False
+        self.events = 0
+        self.last_event_ns: int | None = None
+        self.terminal: ev.Event | None = None
+        self.issues: dict[str, int] = {}
+        self.run_id: str | None = None
+        self.thread_id: str | None = None
+        self.agent: str | None = None
+        self._policy = policy or ContentPolicy()
+        self._first_event_ns: int | None = None
+        self._first_token_ns: int | None = None
+        self._first_visible_ns: int | None = None
+        self._last_output_ns: int | None = None
+        self._longest_gap_ns: int | None = None
+        self._longest_gap_at_ns: int | None = None
+        self._gap_counts = [0] * (len(_GAP_EDGES_NS) + 1)
+        self._gap_sum_ns = 0
+        self._idle_since_ns = 0
+        self._generations: list[_Generation] = []
+        self._open: _Generation | None = None
+        self._tool_calls: dict[str, _ToolCall] = {}
+        self._steps: list[Step] = []
+        self._open_steps: dict[str, Step] = {}
+        self._finished_messages: set[str] = set()
+        self._run_usage: dict[tuple[str | None, str | None], TokenCounts] = {}
+        self._error = Capture(self._policy)
+
+    def feed(self, event: ev.Event, at_ns: int) -> None:
+        """Fold one event. Raises EventOrderError if strict and the event may not come now."""
+        kind = type(event)
+        if kind is ev.Heartbeat:
+            self.last_event_ns = at_ns
+            return
+        self.events += 1
+        self.last_event_ns = at_ns
+        if self._first_event_ns is None:
+            self._first_event_ns = at_ns
+        if self.terminal is not None and kind not in _MAY_FOLLOW_THE_END:
+            self.issue("event_after_end")
+        handler = _HANDLERS.get(kind)
+        if handler is not None:
+            handler(self, event, at_ns)
+        elif self.opaque:
+            self._gap(at_ns)
+
+    def issue(self, kind: str, count: int = 1) -> None:
+        """Record what was wrong with the stream; raise it, if strict. Kinds are a fixed set."""
+        if self.strict:
+            raise EventOrderError(f"{kind.replace('_', ' ')}: after {self.events} events")
+        self.issues[kind] = self.issues.get(kind, 0) + count
+
+    def summary(self, end: StreamEnd, **facts: Any) -> RunSummary:
+        """The run as it ended. `facts` are the fields of RunSummary that events do not know."""
+        status, error_type = decide(
+            end,
+            terminal=self.terminal,
+            needs_terminal=facts.pop("needs_terminal", True),
+            http_status=facts.get("http_status"),
+            lost=bool(facts.get("lost_chunks")),
+        )
+        if error_type is not None and not self._error.chars and end.exception_text:
+            self._error.add(end.exception_text)
+        usage_by_model = self._usage_by_model()
+        usage = _add_up([entry.usage for entry in usage_by_model])
+        if usage is not None and self.terminal is None:
+            self.issues["usage_partial"] = 1
+        return RunSummary(
+            status=status,
+            duration_ns=end.at_ns,
+            terminal_seen=self.terminal is not None,
+            run_id=self.run_id,
+            thread_id=self.thread_id,
+            error=None
+            if error_type is None
+            else ErrorInfo(type=error_type, message=self._error.content()),
+            time_to_first_event_ns=self._first_event_ns,
+            time_to_first_token_ns=self._first_token_ns,
+            time_to_first_visible_token_ns=self._first_visible_ns,
+            time_per_output_token_ns=self._time_per_output_token_ns(usage),
+            longest_gap_ns=self._longest_gap_ns,
+            longest_gap_at_ns=self._longest_gap_at_ns,
+            gap_counts=self._gap_counts,
+            gap_sum_ns=self._gap_sum_ns,
+            events=self.events,
+            generations=[generation.result() for generation in self._generations],
+            tool_calls=[call.summary() for call in self._tool_calls.values()],
+            steps=self._steps,
+            usage=usage,
+            usage_by_model=usage_by_model,
+            issues=self.issues,
+            **facts,
+        )
+
+    # --- the run ---------------------------------------------------------------------------
+
+    def _run_started(self, event: ev.RunStarted, at_ns: int) -> None:
+        self.terminal = None  # one connection may carry several runs; the last one decides
+        self.run_id = self.run_id or _name(event.run_id)
+        self.thread_id = self.thread_id or _name(event.thread_id)
+        self.agent = self.agent or _name(event.agent)
+
+    def _run_ended(self, event: ev.Event, at_ns: int) -> None:
+        if self.strict and self._open_steps:
+            self.issue("run_ended_in_step")
+        self.terminal = event
+        self._close_generation(at_ns)
+        if isinstance(event, ev.RunFinished):
+            self.run_id = self.run_id or _name(event.run_id)
+            self.thread_id = self.thread_id or _name(event.thread_id)
+        elif isinstance(event, ev.RunFailed) and event.message and not self._error.chars:
+            self._error.add(event.message)
+
+    # --- steps and generations ---------------------------------------------------------------
+
+    def _step_started(self, event: ev.StepStarted, at_ns: int) -> None:
+        key = event.step_id or event.name
+        if key in self._open_steps:
+            self.issue("step_repeated")
+        if self._full(self._steps):
+            return
+        step = Step(name=event.name[:MAX_NAME_CHARS], started_ns=at_ns)
+        self._open_steps[key] = step
+        self._steps.append(step)
+
+    def _step_finished(self, event: ev.StepFinished, at_ns: int) -> None:
+        step = self._open_steps.pop(event.step_id or event.name, None)
+        if step is None:
+            self.issue("step_not_open")
+        else:
+            step.finished_ns = at_ns
+
+    def _generation_started(self, event: ev.GenerationStarted, at_ns: int) -> None:
+        generation = self._open
+        if generation is None or (
+            event.response_id is not None
+            and generation.response_id not in (None, _name(event.response_id))
+        ):
+            self._close_generation(at_ns)
+            generation = self._generation(at_ns)
+        generation.explicit = True
+        generation.response_id = generation.response_id or _name(event.response_id)
+        generation.model = _name(event.model) or generation.model
+        generation.provider = _name(event.provider) or generation.provider
+
+    def _generation_finished(self, event: ev.GenerationFinished, at_ns: int) -> None:
+        generation = self._last_generation(at_ns)
+        generation.finished_ns = at_ns
+        room = MAX_PARTS - len(generation.finish_reasons)
+        generation.finish_reasons += [word[:MAX_NAME_CHARS] for word in event.finish_reasons[:room]]
+
+    def _usage(self, event: ev.Usage, at_ns: int) -> None:
+        counts = TokenCounts(**{name: getattr(event, name) for name in _TOKEN_FIELDS})
+        if event.scope == "run":
+            key = (_name(event.provider), _name(event.model))
+            if key in self._run_usage or not self._full(self._run_usage):
+                self._run_usage[key] = counts
+            return
+        generation = self._last_generation(at_ns)
+        generation.usage = _overlay(generation.usage, counts)
+        generation.model = generation.model or _name(event.model)
+        generation.provider = generation.provider or _name(event.provider)
+
+    # --- output ------------------------------------------------------------------------------
+
+    def _text(self, event: ev.TextDelta, at_ns: int) -> None:
+        if not event.text:
+            return
+        message_id = _name(event.message_id)
+        if message_id in self._finished_messages:
+            self.issue("text_after_finish")
+        generation = self._output(at_ns)
+        if self._first_visible_ns is None:
+            self._first_visible_ns = at_ns
+        capture = generation.texts.get(message_id)
+        if capture is None:
+            if self._full(generation.texts):
+                capture = next(reversed(generation.texts.values()))
+            else:
+                capture = generation.texts[message_id] = Capture(self._policy)
+        capture.add(event.text)
+
+    def _message_finished(self, event: ev.MessageFinished, at_ns: int) -> None:
+        message_id = _name(event.message_id)
+        if message_id is not None and len(self._finished_messages) < MAX_PARTS:
+            self._finished_messages.add(message_id)
+
+    def _reasoning(self, event: ev.ReasoningDelta, at_ns: int) -> None:
+        if event.text:
+            self._output(at_ns).reasoning.add(event.text)
+
+    def _tool_call_started(self, event: ev.ToolCallStarted, at_ns: int) -> None:
+        if event.tool_call_id[:MAX_NAME_CHARS] in self._tool_calls:
+            self.issue("tool_call_repeated")
+        call = self._tool_call(event.tool_call_id, at_ns)
+        if call is not None:
+            call.name = call.name or _name(event.name)
+
+    def _arguments(self, event: ev.ToolCallArgumentsDelta, at_ns: int) -> None:
+        if not event.delta:
+            return
+        call = self._known_tool_call(event.tool_call_id, at_ns)
+        self._output(at_ns)
+        if call is None:
+            return
+        if call.ready_ns is not None:
+            self.issue("arguments_after_ready")
+        call.arguments.add(event.delta)
+
+    def _ready(self, event: ev.ToolCallReady, at_ns: int) -> None:
+        call = self._known_tool_call(event.tool_call_id, at_ns)
+        if call is None or call.ready_ns is not None:
+            return
+        call.ready_ns = at_ns
+        if call.status == "started":
+            call.status = "ready"
+        if event.arguments and not call.arguments.chars:
+            self._output(at_ns)
+            call.arguments.add(event.arguments)
+
+    def _result(self, event: ev.ToolCallResult, at_ns: int) -> None:
+        call = self._known_tool_call(event.tool_call_id, at_ns)
+        if call is not None:
+            if call.finished_ns is not None and self.strict:
+                self.issue("tool_result_repeated")
+            call.finished_ns = at_ns
+            call.status = "error" if event.is_error else "completed"
+            if event.result:
+                call.result.add(event.result)
+        if self._open is not None and not self._open.explicit:
+            self._close_generation(self._open.finished_ns)
+        self._idle_since_ns = at_ns
+
+    # --- parts -------------------------------------------------------------------------------
+
+    def _output(self, at_ns: int) -> _Generation:
+        """Something was generated: set the token times, and say by which generation."""
+        if self._first_token_ns is None:
+            self._first_token_ns = at_ns
+        self._gap(at_ns)
+        generation = self._generation(at_ns)
+        if generation.first_token_ns is None:
+            generation.first_token_ns = at_ns
+        generation.last_token_ns = generation.finished_ns = at_ns
+        return generation
+
+    def _gap(self, at_ns: int) -> None:
+        last_ns = self._last_output_ns
+        if last_ns == at_ns:  # one message of the server carries both: no gap between them
+            return
+        self._last_output_ns = at_ns
+        if last_ns is None:
+            return
+        gap_ns = at_ns - last_ns
+        self._gap_counts[bisect_left(_GAP_EDGES_NS, gap_ns)] += 1
+        self._gap_sum_ns += gap_ns
+        if self._longest_gap_ns is None or gap_ns > self._longest_gap_ns:
+            self._longest_gap_ns, self._longest_gap_at_ns = gap_ns, at_ns
+
+    def _generation(self, at_ns: int) -> _Generation:
+        if self._open is None:
+            if self._full(self._generations):
+                return self._generations[-1]
+            self._open = _Generation(min(self._idle_since_ns, at_ns), at_ns, self._policy)
+            self._generations.append(self._open)
+        return self._open
+
+    def _last_generation(self, at_ns: int) -> _Generation:
+        return self._generations[-1] if self._generations else self._generation(at_ns)
+
+    def _close_generation(self, at_ns: int) -> None:
+        if self._open is not None:
+            self._idle_since_ns = max(self._idle_since_ns, at_ns)
+            self._open = None
+
+    def _tool_call(self, tool_call_id: str, at_ns: int) -> _ToolCall | None:
+        tool_call_id = tool_call_id[:MAX_NAME_CHARS]
+        call = self._tool_calls.get(tool_call_id)
+        if call is None and not self._full(self._tool_calls):
+            call = self._tool_calls[tool_call_id] = _ToolCall(tool_call_id, at_ns, self._policy)
+        return call
+
+    def _known_tool_call(self, tool_call_id: str, at_ns: int) -> _ToolCall | None:
+        if tool_call_id[:MAX_NAME_CHARS] not in self._tool_calls:
+            self.issue("tool_call_unknown")
+        return self._tool_call(tool_call_id, at_ns)
+
+    def _full(self, parts: Any) -> bool:
+        if len(parts) < MAX_PARTS:
+            return False
+        self.issues["parts_left_out"] = self.issues.get("parts_left_out", 0) + 1
+        return True
+
+    # --- totals ------------------------------------------------------------------------------
+
+    def _usage_by_model(self) -> list[ModelUsage]:
+        if self._run_usage:
+            return [
+                ModelUsage(model=model, provider=provider, usage=usage)
+                for (provider, model), usage in self._run_usage.items()
+            ]
+        return [
+            ModelUsage(model=one.model, provider=one.provider, usage=one.usage)
+            for one in self._generations
+            if one.usage is not None
+        ]
+
+    def _time_per_output_token_ns(self, usage: TokenCounts | None) -> int | None:
+        spans: list[tuple[_Generation, int | None]]
+        if len(self._generations) == 1:
+            spans = [(self._generations[0], None if usage is None else usage.output_tokens)]
+        else:
+            spans = [
+                (one, None if one.usage is None else one.usage.output_tokens)
+                for one in self._generations
+            ]
+        total_ns = tokens = 0
+        for one, output_tokens in spans:
+            if output_tokens is None or one.first_token_ns is None or one.last_token_ns is None:
+                return None
+            total_ns += one.last_token_ns - one.first_token_ns
+            tokens += output_tokens - 1
+        return total_ns // tokens if tokens > 0 else None
+
+
+_Handler = Callable[[RunMachine, Any, int], None]
+_HANDLERS: dict[type[ev.Event], _Handler] = {
+    ev.RunStarted: RunMachine._run_started,
+    ev.RunFinished: RunMachine._run_ended,
+    ev.RunFailed: RunMachine._run_ended,
+    ev.RunInterrupted: RunMachine._run_ended,
+    ev.RunCancelled: RunMachine._run_ended,
+    ev.StepStarted: RunMachine._step_started,
+    ev.StepFinished: RunMachine._step_finished,
+    ev.GenerationStarted: RunMachine._generation_started,
+    ev.GenerationFinished: RunMachine._generation_finished,
+    ev.Usage: RunMachine._usage,
+    ev.TextDelta: RunMachine._text,
+    ev.MessageFinished: RunMachine._message_finished,
+    ev.ReasoningDelta: RunMachine._reasoning,
+    ev.ToolCallStarted: RunMachine._tool_call_started,
+    ev.ToolCallArgumentsDelta: RunMachine._arguments,
+    ev.ToolCallReady: RunMachine._ready,
+    ev.ToolCallResult: RunMachine._result,
+}
+_MAY_FOLLOW_THE_END = frozenset({ev.RunStarted, ev.RunFailed, ev.Usage, ev.Custom})
+
+
+def _name(text: str | None) -> str | None:
+    return text[:MAX_NAME_CHARS] if text else None
+
+
+def _overlay(old: TokenCounts | None, new: TokenCounts) -> TokenCounts:
+    """The later report wins, field by field: some providers give parts of it early."""
+    if old is None:
+        return new
+    known = {
+        name: value for name, value in msgspec.structs.asdict(new).items() if value is not None
+    }
+    return msgspec.structs.replace(old, **known)
+
+
+def _add_up(counts: list[TokenCounts]) -> TokenCounts | None:
+    """Sums of what is known; a field that nobody reported stays absent."""
+    if not counts:
+        return None
+    total = TokenCounts()
+    for name in _TOKEN_FIELDS:
+        known = [value for one in counts if (value := getattr(one, name)) is not None]
+        if known:
+            setattr(total, name, sum(known))
+    return total

@@ -1,0 +1,125 @@
+"""One request and its response, as far as the path has seen it, and what the app says of it.
+
+An Exchange exists for every request, so it is small and does nothing. `annotate` finds it through a
+context variable: contexts are copied into the tasks and threads that a request starts, and the
+object is shared by them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
+from typing import Any
+
+from streamtrace.core.summary import Labels, TraceIds
+
+MAX_LABEL_CHARS = 200
+MAX_TAGS = 20
+MAX_METADATA = 32
+
+CURRENT: ContextVar[Exchange | None] = ContextVar("streamtrace_exchange", default=None)
+
+
+class Exchange:
+    """What is known of a request before anybody knows whether it is answered by a stream.
+
+    `started_ns` is on the monotonic clock, `started_at_ns` is Unix time, both of the same moment.
+    """
+
+    __slots__ = (
+        "app",
+        "body_bytes",
+        "body_parts",
+        "dialect",
+        "disconnected_ns",
+        "finished",
+        "headers",
+        "labels",
+        "path",
+        "root_path",
+        "started_at_ns",
+        "started_ns",
+        "trace",
+    )
+
+    def __init__(
+        self, scope: Any, started_ns: int, started_at_ns: int, trace: TraceIds | None
+    ) -> None:
+        self.headers = scope["headers"]
+        self.app = scope.get("app")
+        self.path = scope.get("path", "")
+        self.root_path = scope.get("root_path", "")
+        self.started_ns = started_ns
+        self.started_at_ns = started_at_ns
+        self.trace = trace
+        self.body_parts: list[bytes] = []
+        self.body_bytes = 0
+        self.disconnected_ns: int | None = None
+        self.finished = False
+        self.labels: Labels | None = None
+        self.dialect: str | None = None
+
+    def gone(self, at_ns: int) -> bool:
+        """Whether the client had left by then."""
+        return self.disconnected_ns is not None and self.disconnected_ns <= at_ns
+
+    def note_body(self, body: Any, max_bytes: int) -> None:
+        """Keep a part of the request body, or nothing of it once it is over the limit."""
+        if not isinstance(body, bytes):
+            return
+        self.body_bytes += len(body)
+        if self.body_bytes > max_bytes:
+            self.body_parts = []
+        else:
+            self.body_parts.append(body)
+
+
+def annotate(
+    *,
+    user: str | None = None,
+    session: str | None = None,
+    agent: str | None = None,
+    tags: Iterable[str] = (),
+    metadata: Mapping[str, Any] | None = None,
+    release: str | None = None,
+    environment: str | None = None,
+    dialect: str | None = None,
+) -> bool:
+    """Say more about the stream that is being answered now, from anywhere inside the app.
+
+    Later calls add to earlier ones. Strings are cut at 200 characters; 20 tags and 32 metadata keys
+    are kept. `dialect` names the response's wire vocabulary, where detection would have to guess.
+    Never raises; returns `False` where no observed request is being answered.
+    """
+    exchange = CURRENT.get()
+    if exchange is None or exchange.finished:
+        return False
+    labels = exchange.labels
+    if labels is None:
+        labels = exchange.labels = Labels()
+    given = (
+        ("user", user),
+        ("session", session),
+        ("agent", agent),
+        ("release", release),
+        ("environment", environment),
+    )
+    for name, value in given:
+        if value is not None:
+            setattr(labels, name, str(value)[:MAX_LABEL_CHARS])
+    for tag in [tags] if isinstance(tags, str) else tags:
+        if len(labels.tags) < MAX_TAGS:
+            labels.tags.append(str(tag)[:MAX_LABEL_CHARS])
+    for key, value in (metadata or {}).items():
+        if len(labels.metadata) < MAX_METADATA:
+            labels.metadata[str(key)[:MAX_LABEL_CHARS]] = _plain(value)
+    if dialect is not None:
+        exchange.dialect = dialect
+    return True
+
+
+def _plain(value: Any) -> Any:
+    """Metadata as plain data: what is no number, boolean or short text becomes text."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return str(value)[:MAX_LABEL_CHARS]

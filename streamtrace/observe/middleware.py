@@ -1,0 +1,412 @@
+"""StreamTraceMiddleware: the only file that knows ASGI messages.
+
+Rules that hold here:
+
+* Every message goes on as the same object, in the same order, whatever happens on our side. The app
+  gets its own `scope`; `receive` is called only when the app calls it.
+* Per chunk: two looks at the clock, one push to the tap, two additions. Per message of any other
+  response: one check.
+* No per-request state on the middleware. No task, queue, header or byte is added.
+* What the app raises is raised again, unchanged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from streamtrace.core.content import MAX_CONTENT_BYTES, content_from_env
+from streamtrace.core.errors import ConfigError
+from streamtrace.core.frames import MAX_FRAME_BYTES
+from streamtrace.core.outcome import StreamEnd
+from streamtrace.core.redact import Redactor
+from streamtrace.core.sink import Sink, SinkStats
+from streamtrace.core.summary import Labels
+from streamtrace.dialects.base import Dialect, Head
+from streamtrace.dialects.detect import BUILT_IN, by_name
+from streamtrace.logs import WARNINGS
+from streamtrace.observe import trace_context
+from streamtrace.observe.asgi_types import ASGIApp, Message, Receive, Scope, Send
+from streamtrace.observe.cost import Pricing
+from streamtrace.observe.exchange import CURRENT, Exchange
+from streamtrace.observe.fanout import ContentRule, Fanout
+from streamtrace.observe.lifespan import run_lifespan
+from streamtrace.observe.pipeline import LINE_MEDIA_TYPES
+from streamtrace.observe.pump import Pumps
+from streamtrace.observe.route import route_template
+from streamtrace.observe.shutdown import close_at_exit, flush_sinks
+from streamtrace.observe.stream import ActiveStream, Opening, Settings, Stream
+from streamtrace.observe.tap import MAX_TAP_BYTES, MAX_TOTAL_BYTES, Budget
+
+MAX_REQUEST_BYTES = 64 * 1024
+FLUSH_TIMEOUT_S = 5.0
+
+_clock = time.perf_counter_ns
+
+
+class StreamTraceMiddleware:
+    """Observe the streamed responses of an ASGI app.
+
+        app = StreamTraceMiddleware(app, sinks=[OTelSink(), PrometheusSink()])
+        app.add_middleware(StreamTraceMiddleware, sinks=[...])      # Starlette, FastAPI
+
+    Observed are responses of type text/event-stream (and JSON lines with `json_lines=True`), and
+    WebSocket connections (unless `websockets=False`). All else passes by.
+
+    sinks       where runs are told; see streamtrace.sinks
+    dialect     the wire vocabulary, by name or as an object, if it is not to be detected
+    dialects    dialects of your own, tried before the built-in ones
+    content     what sinks may see of prompts, texts, arguments and results: "off", "hash" or
+                "full", or a mapping of route templates to these ("*": the rest). A sink's own
+                setting comes first, but never shows more than a rule for the route allows.
+                Default: OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT, else off
+    redactor    `redactor(text, where) -> str | None`, before any sink, where content is "full"
+    include, exclude   route templates to observe, or not to
+    agent, release, environment   labels of all runs; `streamtrace.annotate` says them per stream
+    pricing     prices per model; `None` computes no cost
+    max_*_bytes bounds: of one stream's tap, of all taps, of a frame, of the request body that is
+                read, of the content kept of one stream
+    flush_timeout_s   the most that shutdown waits for all sinks together
+
+    Raises ConfigError for values that are wrong. After construction it raises nothing of its own.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        sinks: Sequence[Sink] = (),
+        *,
+        dialect: str | Dialect | None = None,
+        dialects: Sequence[Dialect] = (),
+        content: ContentRule | None = None,
+        redactor: Redactor | None = None,
+        include: Iterable[str] | None = None,
+        exclude: Iterable[str] = (),
+        json_lines: bool = False,
+        websockets: bool = True,
+        agent: str | None = None,
+        release: str | None = None,
+        environment: str | None = None,
+        pricing: Pricing | None = Pricing(),  # noqa: B008  immutable
+        max_tap_bytes: int = MAX_TAP_BYTES,
+        max_total_bytes: int = MAX_TOTAL_BYTES,
+        max_frame_bytes: int = MAX_FRAME_BYTES,
+        max_request_bytes: int = MAX_REQUEST_BYTES,
+        max_content_bytes: int = MAX_CONTENT_BYTES,
+        flush_timeout_s: float = FLUSH_TIMEOUT_S,
+    ) -> None:
+        bounds = {
+            "max_tap_bytes": max_tap_bytes,
+            "max_total_bytes": max_total_bytes,
+            "max_frame_bytes": max_frame_bytes,
+            "max_request_bytes": max_request_bytes,
+            "max_content_bytes": max_content_bytes,
+            "flush_timeout_s": flush_timeout_s,
+        }
+        for name, value in bounds.items():
+            if value < 0:
+                raise ConfigError(f"{name} must not be negative, got {value}")
+        if not callable(app):
+            raise ConfigError(f"app must be an ASGI application, got {app!r}")
+        for one in (*dialects, *([dialect] if isinstance(dialect, Dialect) else ())):
+            if not isinstance(one, Dialect):
+                raise ConfigError(f"dialects must be objects of subclasses of Dialect, got {one!r}")
+        self.app = app
+        self.flush_timeout_s = flush_timeout_s
+        self._fanout = Fanout(
+            sinks, content_from_env(os.environ) if content is None else content, redactor
+        )
+        own = {one.name: one for one in dialects}
+        self._settings = Settings(
+            fanout=self._fanout,
+            budget=Budget(max_total_bytes),
+            dialects=(*dialects, *BUILT_IN),
+            hint=by_name(dialect) if isinstance(dialect, str) else dialect,
+            named=lambda name: own.get(name) or _dialect_or_none(name),
+            labels=Labels(agent=agent, release=release, environment=environment),
+            max_tap_bytes=max_tap_bytes,
+            max_frame_bytes=max_frame_bytes,
+            max_content_bytes=max_content_bytes,
+            price=None if pricing is None else pricing.apply,
+        )
+        self._max_request_bytes = max_request_bytes
+        self._media_types = ("text/event-stream", *(LINE_MEDIA_TYPES if json_lines else ()))
+        self._websockets = websockets
+        self._include = None if include is None else frozenset(include)
+        self._exclude = frozenset(exclude)
+        self._pumps = Pumps()
+        self._active: dict[int, Stream] = {}
+        close_at_exit(self)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection. See the module docstring for what is promised."""
+        kind = scope["type"]
+        if kind == "lifespan":
+            await run_lifespan(self.app, scope, receive, send, self.drain)
+        elif kind == "http" and not self._is_nested(scope):
+            await self._http(scope, receive, send)
+        elif kind == "websocket" and self._websockets and not self._is_nested(scope):
+            await self._websocket(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    # --- what users ask -----------------------------------------------------------------------
+
+    def active(self) -> list[ActiveStream]:
+        """The streams in flight, oldest first."""
+        now_ns = _clock()
+        return [stream.active(now_ns) for stream in tuple(self._active.values())]
+
+    def stats(self) -> dict[str, SinkStats]:
+        """Where the records of each sink are."""
+        return self._fanout.stats()
+
+    @property
+    def sinks(self) -> tuple[Sink, ...]:
+        """The sinks, as given."""
+        return self._fanout.sinks
+
+    async def drain(self) -> None:
+        """End what is still open as `drained`, and flush all sinks, within `flush_timeout_s`.
+
+        Called at lifespan shutdown; call it yourself where there is no lifespan.
+        """
+        self.end_streams()
+        self._pumps.current().drain()
+        await asyncio.to_thread(flush_sinks, self.sinks, self.flush_timeout_s)
+
+    def end_streams(self) -> None:
+        """The server shuts down: every stream still open ends now, as `drained`."""
+        for stream in tuple(self._active.values()):
+            stream.end(StreamEnd(at_ns=_clock(), drained=True))
+
+    def work_off(self) -> None:
+        """Make the records of all streams that ended, on whatever loop; at the process's end."""
+        self._pumps.sweep(everything=True)
+
+    # --- the path -----------------------------------------------------------------------------
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = self._exchange(scope)
+        stream: Stream | None = None
+        undecided = True
+
+        async def observed_receive() -> Message:
+            message = await receive()
+            kind = message.get("type")
+            if kind == "http.disconnect":
+                exchange.disconnected_ns = _clock()
+            elif kind == "http.request" and undecided:
+                exchange.note_body(message.get("body"), self._max_request_bytes)
+            return message
+
+        async def observed_send(message: Message) -> None:
+            nonlocal stream, undecided
+            if stream is None:
+                if undecided and message.get("type") == "http.response.start":
+                    undecided = False
+                    stream = self._open(exchange, scope, _http_opening, message)
+                await send(message)
+                return
+            if message["type"] != "http.response.body":
+                await send(message)
+                return
+            observed = stream
+            at_ns = _clock()
+            observed.push(at_ns, message.get("body", b""))
+            try:
+                await send(message)
+            except OSError:
+                exchange.disconnected_ns = at_ns
+                raise
+            stall_ns = _clock() - at_ns
+            observed.send_stall_ns += stall_ns
+            if stall_ns > observed.longest_send_stall_ns:  # noqa: PLR1730  a call would cost more
+                observed.longest_send_stall_ns = stall_ns
+            if not message.get("more_body", False):
+                stream = None
+                observed.end(StreamEnd(at_ns=at_ns, final=True, disconnected=exchange.gone(at_ns)))
+
+        await self._run(scope, observed_receive, observed_send, exchange, lambda: stream)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = self._exchange(scope)
+        stream: Stream | None = None
+
+        async def observed_receive() -> Message:
+            message = await receive()
+            kind = message.get("type")
+            if kind == "websocket.disconnect":
+                exchange.disconnected_ns = _clock()
+            elif kind == "websocket.receive" and not exchange.body_bytes:
+                text = message.get("text")
+                body = message.get("bytes") if text is None else text.encode()
+                exchange.note_body(body, self._max_request_bytes)
+            return message
+
+        async def observed_send(message: Message) -> None:
+            nonlocal stream
+            kind = message.get("type")
+            if stream is None or kind not in ("websocket.send", "websocket.close"):
+                if kind == "websocket.accept":
+                    stream = self._open(exchange, scope, _websocket_opening, message)
+                await send(message)
+                return
+            observed = stream
+            at_ns = _clock()
+            if kind == "websocket.send":
+                text = message.get("text")
+                observed.push(at_ns, message.get("bytes") if text is None else text.encode())
+            try:
+                await send(message)
+            except OSError:
+                exchange.disconnected_ns = at_ns
+                raise
+            if kind == "websocket.send":
+                stall_ns = _clock() - at_ns
+                observed.send_stall_ns += stall_ns
+                observed.longest_send_stall_ns = max(observed.longest_send_stall_ns, stall_ns)
+            else:
+                stream = None
+                observed.end(StreamEnd(at_ns=at_ns, final=True, disconnected=exchange.gone(at_ns)))
+
+        await self._run(scope, observed_receive, observed_send, exchange, lambda: stream)
+
+    async def _run(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        exchange: Exchange,
+        open_stream: Callable[[], Stream | None],
+    ) -> None:
+        """Call the app, and end what it leaves open by how it went."""
+        token = CURRENT.set(exchange)
+        try:
+            await self.app(scope, receive, send)
+        except BaseException as error:
+            stream = open_stream()
+            if stream is not None:
+                stream.end(_ended_by(error, exchange))
+            raise
+        else:
+            stream = open_stream()
+            if stream is not None:
+                at_ns = _clock()
+                stream.end(StreamEnd(at_ns=at_ns, disconnected=exchange.gone(at_ns)))
+        finally:
+            exchange.finished = True
+            try:
+                CURRENT.reset(token)
+            except ValueError:
+                exchange.labels = None  # closed from another context, which has its own variable
+
+    def _is_nested(self, scope: Scope) -> bool:
+        """Whether one of us already stands outside, around the same request."""
+        outer = CURRENT.get()
+        return outer is not None and not outer.finished and outer.headers is scope["headers"]
+
+    def _exchange(self, scope: Scope) -> Exchange:
+        return Exchange(scope, _clock(), time.time_ns(), trace_context.current_span())
+
+    def _open(
+        self,
+        exchange: Exchange,
+        scope: Scope,
+        opening_of: Callable[[Message, tuple[str, ...]], tuple[Head, bool] | None],
+        message: Message,
+    ) -> Stream | None:
+        """The stream to observe, or `None` where the response is none, or is not wanted."""
+        try:
+            opened = opening_of(message, self._media_types)
+            if opened is None:
+                return None
+            head, parse = opened
+            app = exchange.app or self.app
+
+            def route() -> str:
+                seen = {**scope, "path": exchange.path, "root_path": exchange.root_path}
+                return route_template(seen, app)
+
+            if (self._include is not None or self._exclude) and not self._wanted(route()):
+                return None
+            stream = Stream(
+                exchange,
+                Opening(
+                    head=head,
+                    method=scope.get("method"),
+                    parse=parse,
+                    trace=exchange.trace
+                    or trace_context.current_span()
+                    or trace_context.from_headers(scope["headers"]),
+                    route=route,
+                ),
+                self._settings,
+                self._pumps.current(),
+                self._forget,
+            )
+        except Exception as error:  # a fault of ours: the response goes on unobserved
+            WARNINGS.warn("open", f"a stream was not observed: {type(error).__name__}")
+            return None
+        self._active[id(stream)] = stream
+        return stream
+
+    def _wanted(self, route: str) -> bool:
+        return route not in self._exclude and (self._include is None or route in self._include)
+
+    def _forget(self, stream: Stream) -> None:
+        self._active.pop(id(stream), None)
+
+
+def _http_opening(start: Message, media_types: tuple[str, ...]) -> tuple[Head, bool] | None:
+    """What a response start tells, if it starts a stream, and whether the body can be read."""
+    media_type = encoding = ""
+    for name, value in start.get("headers", ()):
+        lower = name.lower()
+        if lower == b"content-type":
+            media_type = value.partition(b";")[0].strip().lower().decode("latin-1")
+            if media_type not in media_types:
+                return None
+        elif lower == b"content-encoding":
+            encoding = value.strip().lower().decode("latin-1")
+    if not media_type:
+        return None
+    headers = {
+        name.lower().decode("latin-1"): value.decode("latin-1") for name, value in start["headers"]
+    }
+    head = Head(status=start["status"], media_type=media_type, headers=headers)
+    return head, encoding in ("", "identity")
+
+
+def _websocket_opening(accept: Message, media_types: tuple[str, ...]) -> tuple[Head, bool] | None:
+    return Head(status=101, media_type="", transport="websocket"), True
+
+
+def _ended_by(error: BaseException, exchange: Exchange) -> StreamEnd:
+    """What an exception that left the app says of the stream. Groups of one count as the one."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    try:
+        text = str(error)
+    except Exception:  # somebody's __str__; the class name still tells
+        text = ""
+    stopped = not isinstance(error, Exception)
+    at_ns = _clock()
+    return StreamEnd(
+        at_ns=at_ns,
+        disconnected=exchange.gone(at_ns),
+        cancelled=stopped and not isinstance(error, KeyboardInterrupt | SystemExit),
+        drained=isinstance(error, KeyboardInterrupt | SystemExit),
+        timed_out=isinstance(error, TimeoutError),
+        exception=type(error).__name__,
+        exception_text=text,
+    )
+
+
+def _dialect_or_none(name: str) -> Dialect | None:
+    try:
+        return by_name(name)
+    except ConfigError:
+        return None

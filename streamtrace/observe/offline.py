@@ -1,0 +1,43 @@
+"""A recorded body to its run: the same pipeline, without a server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from streamtrace.core.content import MAX_CONTENT_BYTES, ContentPolicy
+from streamtrace.core.outcome import StreamEnd
+from streamtrace.core.sink import ContentMode
+from streamtrace.core.summary import RunSummary
+from streamtrace.dialects.base import Head
+from streamtrace.dialects.detect import BUILT_IN, by_name
+from streamtrace.observe.pipeline import Pipeline
+
+
+def summarize(
+    chunks: Iterable[bytes | tuple[int, bytes]],
+    *,
+    dialect: str | None = None,
+    media_type: str = "text/event-stream",
+    content: ContentMode = "full",
+    max_content_bytes: int = MAX_CONTENT_BYTES,
+) -> RunSummary:
+    """Fold a whole body. Chunks are bytes, or (ns since the start, bytes) where times are known.
+
+    Without times all offsets are 0. Raises ConfigError for an unknown `dialect`.
+    """
+    pipeline = Pipeline(
+        Head(media_type=media_type),
+        dialects=BUILT_IN,
+        hint=None if dialect is None else by_name(dialect),
+        policy=ContentPolicy(
+            keep=content == "full", hash=content == "hash", room_bytes=max_content_bytes
+        ),
+    )
+    at_ns = 0
+    for chunk in chunks:
+        if isinstance(chunk, bytes):
+            pipeline.feed(chunk, at_ns)
+        else:
+            at_ns, data = chunk
+            pipeline.feed(data, at_ns)
+    return pipeline.close(StreamEnd(at_ns=at_ns, final=True), started_at_ns=0)

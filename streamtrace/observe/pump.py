@@ -1,0 +1,116 @@
+"""Works off the taps, between the events of the loop.
+
+Rules that hold here:
+
+* One pump per event loop, and no task: it is a callback that the loop calls while there is work,
+  and nothing at all while there is none.
+* It works at most SLICE_NS at a time, then lets everything else run; streams take turns.
+* It waits a little before it begins, so that it finds many chunks at once.
+* On a loop that is closed, or is not asyncio's, there is nobody to call back: the work is done at
+  once (`InlinePump`), or by the next who comes by (`Pumps.sweep`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+SLICE_NS = 500_000
+INTERVAL_S = 0.02
+
+_FOREVER = 1 << 62
+
+
+class Worker(Protocol):
+    """A stream, as the pump sees it."""
+
+    def work(self, deadline_ns: int) -> bool:
+        """Work until the deadline (monotonic clock); true if something is left. Never raises."""
+
+
+class Pump:
+    """The pump of one asyncio loop. To be used on that loop's thread only."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, clock: Callable[[], int] = time.perf_counter_ns
+    ) -> None:
+        self._loop = loop
+        self._clock = clock
+        self._ready: deque[Worker] = deque()
+        self._armed = False
+        self._soon = False
+
+    def add(self, worker: Worker, *, soon: bool = False) -> None:
+        """There is work; `soon` where nothing more is going to come."""
+        self._ready.append(worker)
+        if soon and not self._soon:
+            self._soon = self._call(lambda: self._loop.call_soon(self._tick))
+        elif not self._armed and not self._soon:
+            self._armed = self._call(lambda: self._loop.call_later(INTERVAL_S, self._tick))
+
+    def drain(self) -> None:
+        """Work off everything now, however long it takes."""
+        while self._ready:
+            self._ready.popleft().work(_FOREVER)
+
+    def _tick(self) -> None:
+        self._armed = self._soon = False
+        deadline_ns = self._clock() + SLICE_NS
+        while self._ready:
+            worker = self._ready.popleft()
+            if worker.work(deadline_ns):
+                self._ready.append(worker)
+            if self._clock() >= deadline_ns:
+                break
+        if self._ready:
+            self._soon = self._call(lambda: self._loop.call_soon(self._tick))
+
+    def _call(self, arm: Callable[[], object]) -> bool:
+        try:
+            arm()
+        except RuntimeError:  # the loop is closed: `Pumps.sweep` or `drain` will find the work
+            return False
+        return True
+
+
+class InlinePump:
+    """No asyncio loop to call back: work at once. Correct, but on the client's path."""
+
+    def add(self, worker: Worker, *, soon: bool = False) -> None:
+        """Do the work now."""
+        worker.work(_FOREVER)
+
+    def drain(self) -> None:
+        """There is never anything left."""
+
+
+class Pumps:
+    """The pumps of one middleware, by loop. No work of a closed loop is lost."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pumps: dict[asyncio.AbstractEventLoop, Pump] = {}
+
+    def current(self) -> Pump | InlinePump:
+        """The pump of the running loop."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return InlinePump()
+        pump = self._pumps.get(loop)
+        if pump is None:
+            self.sweep()
+            pump = self._pumps[loop] = Pump(loop)
+        return pump
+
+    def sweep(self, *, everything: bool = False) -> None:
+        """Work off what closed loops left behind; `everything` when no loop will run again."""
+        with self._lock:
+            dead = [loop for loop in self._pumps if everything or loop.is_closed()]
+            pumps = [self._pumps.pop(loop) for loop in dead]
+        for pump in pumps:
+            pump.drain()

@@ -1,0 +1,265 @@
+"""One observed stream, from its first chunk in the tap to its record in the sinks.
+
+The path calls `push` and, once, `end`. Everything else here runs off the path, in `work`, in
+pieces small enough for the pump's slice. A stream ends exactly once: the first `end` counts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from streamtrace.core.content import ContentPolicy
+from streamtrace.core.outcome import StreamEnd
+from streamtrace.core.request import read_request
+from streamtrace.core.sink import ContentMode, StreamInfo
+from streamtrace.core.summary import Labels, RequestFacts, TraceIds
+from streamtrace.dialects.base import Dialect, Head
+from streamtrace.logs import WARNINGS
+from streamtrace.observe.exchange import Exchange
+from streamtrace.observe.fanout import Fanout
+from streamtrace.observe.pipeline import Pipeline
+from streamtrace.observe.pump import InlinePump, Pump
+from streamtrace.observe.tap import Budget, Gap, Tap
+
+PIECE_BYTES = 16 * 1024
+"""Most bytes decoded between two looks at the clock; about a fifth of a millisecond."""
+
+
+class Opening(msgspec.Struct, kw_only=True):
+    """What the path knew when the response turned out to be a stream."""
+
+    head: Head
+    method: str | None
+    parse: bool
+    trace: TraceIds
+    route: Callable[[], str]
+
+
+class Settings(msgspec.Struct, kw_only=True):
+    """What all streams of one middleware share."""
+
+    fanout: Fanout
+    budget: Budget
+    dialects: tuple[Dialect, ...]
+    hint: Dialect | None
+    named: Callable[[str], Dialect | None]
+    labels: Labels
+    max_tap_bytes: int
+    max_frame_bytes: int
+    max_content_bytes: int
+    price: Callable[[Any], None] | None
+
+
+class ActiveStream(msgspec.Struct, kw_only=True, frozen=True):
+    """A stream in flight, as `StreamTraceMiddleware.active` shows it."""
+
+    route: str
+    method: str | None
+    dialect: str | None
+    age_s: float
+    events: int
+    last_event_age_s: float | None
+    body_bytes: int
+    trace_id: str
+
+
+class Stream:
+    """See the module docstring. `forget` is called when the record is made."""
+
+    __slots__ = (
+        "_end",
+        "_entries",
+        "_exchange",
+        "_forget",
+        "_info",
+        "_modes",
+        "_opening",
+        "_pipeline",
+        "_position",
+        "_pump",
+        "_request",
+        "_settings",
+        "_tap",
+        "longest_send_stall_ns",
+        "push",
+        "send_stall_ns",
+    )
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        opening: Opening,
+        settings: Settings,
+        pump: Pump | InlinePump,
+        forget: Callable[[Stream], None],
+    ) -> None:
+        self._tap = Tap(settings.budget, settings.max_tap_bytes, self._schedule)
+        self.push = self._tap.push
+        self.send_stall_ns = 0
+        self.longest_send_stall_ns = 0
+        self._exchange = exchange
+        self._opening = opening
+        self._settings = settings
+        self._pump = pump
+        self._forget = forget
+        self._end: StreamEnd | None = None
+        self._entries: list[Any] = []
+        self._position = 0
+        self._pipeline: Pipeline | None = None
+        self._info: StreamInfo | None = None
+        self._modes: tuple[ContentMode, ...] = ()
+        self._request = RequestFacts()
+        self._tap.scheduled = True
+        pump.add(self)
+
+    def end(self, end: StreamEnd) -> None:
+        """The stream is over; `end.at_ns` is on the monotonic clock. Later calls change nothing."""
+        if self._end is None:
+            end.at_ns -= self._exchange.started_ns
+            self._end = end
+            self._exchange.finished = True
+            self._pump.add(self, soon=True)
+
+    def active(self, now_ns: int) -> ActiveStream:
+        """What is known of the stream while it runs."""
+        pipeline = self._pipeline
+        age_ns = now_ns - self._exchange.started_ns
+        last_ns = None if pipeline is None else pipeline.machine.last_event_ns
+        dialect = None if pipeline is None else pipeline.dialect
+        return ActiveStream(
+            route=self._opening.route() if self._info is None else self._info.route,
+            method=self._opening.method,
+            dialect=None if dialect is None else dialect.name,
+            age_s=age_ns / 1e9,
+            events=0 if pipeline is None else pipeline.machine.events,
+            last_event_age_s=None if last_ns is None else (age_ns - last_ns) / 1e9,
+            body_bytes=0 if pipeline is None else pipeline.body_bytes,
+            trace_id=self._opening.trace.trace_id,
+        )
+
+    def work(self, deadline_ns: int) -> bool:
+        """Decode until the deadline; true if something is left. Never raises."""
+        try:
+            return self._work(deadline_ns)
+        except Exception as error:  # a fault of ours: it costs this record, never the loop
+            WARNINGS.warn("stream", f"a stream's record was lost to {type(error).__name__}")
+            self._finish_tap()
+            self._forget(self)
+            return False
+
+    def _schedule(self) -> None:
+        self._pump.add(self)
+
+    def _work(self, deadline_ns: int) -> bool:
+        if self._exchange is _DONE:
+            return False
+        pipeline = self._pipeline or self._begin()
+        while True:
+            if self._position >= len(self._entries):
+                self._entries, self._position = self._tap.take(), 0
+                if not self._entries:
+                    break
+            self._step(pipeline)
+            if time.perf_counter_ns() >= deadline_ns:
+                return True
+        self._tap.give_back()
+        self._tap.scheduled = False
+        if self._end is not None:
+            self._finish(pipeline, self._end)
+        return False
+
+    def _step(self, pipeline: Pipeline) -> None:
+        """One entry, or a piece of a large one."""
+        at_ns = self._entries[self._position] - self._exchange.started_ns
+        body = self._entries[self._position + 1]
+        if isinstance(body, Gap):
+            pipeline.lose(body.lost_chunks, body.lost_bytes)
+        elif self._opening.head.transport == "websocket":
+            pipeline.message(body, at_ns)
+        elif len(body) > PIECE_BYTES:
+            pipeline.feed(body[:PIECE_BYTES], at_ns)
+            self._entries[self._position + 1] = body[PIECE_BYTES:]
+            return
+        else:
+            pipeline.feed(body, at_ns)
+        self._position += 2
+
+    def _begin(self) -> Pipeline:
+        settings, exchange, opening = self._settings, self._exchange, self._opening
+        route = opening.route()
+        fanout = settings.fanout
+        self._modes = fanout.modes(route)
+        policy = fanout.policy(self._modes, settings.max_content_bytes)
+        self._request = self._read_request(policy)
+        self._info = StreamInfo(
+            started_at_ns=exchange.started_at_ns,
+            route=route,
+            method=opening.method,
+            transport=opening.head.transport,
+            http_status=opening.head.status,
+            trace=opening.trace,
+        )
+        self._pipeline = pipeline = Pipeline(
+            opening.head,
+            dialects=settings.dialects,
+            hint=(settings.named(exchange.dialect) if exchange.dialect else None) or settings.hint,
+            policy=policy,
+            parse=opening.parse,
+            max_frame_bytes=settings.max_frame_bytes,
+            listener=fanout.listener(self._info, self._modes) if fanout.listens else None,
+        )
+        fanout.start(self._info)
+        return pipeline
+
+    def _read_request(self, policy: ContentPolicy) -> RequestFacts:
+        parts, self._exchange.body_parts = self._exchange.body_parts, []
+        return read_request(b"".join(parts), policy)
+
+    def _finish(self, pipeline: Pipeline, end: StreamEnd) -> None:
+        exchange, opening = self._exchange, self._opening
+        assert self._info is not None
+        summary = pipeline.close(
+            end,
+            started_at_ns=exchange.started_at_ns,
+            http_status=opening.head.status,
+            route=self._info.route,
+            method=opening.method,
+            transport=opening.head.transport,
+            trace=opening.trace,
+            send_stall_ns=self.send_stall_ns,
+            longest_send_stall_ns=self.longest_send_stall_ns,
+            request=self._request,
+            labels=self._labels(pipeline.machine.agent),
+        )
+        summary.thread_id = summary.thread_id or self._request.thread_id
+        if self._settings.price is not None:
+            self._settings.price(summary)
+        self._settings.fanout.end(self._info, summary, self._modes)
+        self._forget(self)
+        self._exchange = _DONE
+
+    def _labels(self, agent: str | None) -> Labels:
+        """What the app said, over what the run said, over the middleware's defaults."""
+        said = self._exchange.labels or Labels()
+        default = self._settings.labels
+        return msgspec.structs.replace(
+            said,
+            user=said.user or self._request.user,
+            agent=said.agent or agent or default.agent,
+            release=said.release or default.release,
+            environment=said.environment or default.environment,
+        )
+
+    def _finish_tap(self) -> None:
+        self._entries = []
+        self._tap.take()
+        self._tap.give_back()
+        self._exchange = _DONE
+
+
+_DONE: Any = Exchange({"headers": ()}, 0, 0, None)
+"""Stands in for the exchange of a stream whose record is made: nothing keeps the real one."""
