@@ -38,7 +38,7 @@ from streamtrace.observe.pump import Pumps
 from streamtrace.observe.route import route_template
 from streamtrace.observe.shutdown import close_at_exit, flush_sinks
 from streamtrace.observe.stream import ActiveStream, Opening, Settings, Stream
-from streamtrace.observe.tap import MAX_TAP_BYTES, MAX_TOTAL_BYTES, Budget
+from streamtrace.observe.tap import MAX_TAP_BYTES, MAX_TOTAL_BYTES
 
 MAX_REQUEST_BYTES = 64 * 1024
 FLUSH_TIMEOUT_S = 5.0
@@ -66,8 +66,8 @@ class StreamTraceMiddleware:
     include, exclude   route templates to observe, or not to
     agent, release, environment   labels of all runs; `streamtrace.annotate` says them per stream
     pricing     prices per model; `None` computes no cost
-    max_*_bytes bounds: of one stream's tap, of all taps, of a frame, of the request body that is
-                read, of the content kept of one stream
+    max_*_bytes bounds: of one stream's tap, of all taps of a loop, of a frame, of the request body
+                that is read, of the content kept of one stream
     flush_timeout_s   the most that shutdown waits for all sinks together
 
     Raises ConfigError for values that are wrong. After construction it raises nothing of its own.
@@ -121,7 +121,6 @@ class StreamTraceMiddleware:
         own = {one.name: one for one in dialects}
         self._settings = Settings(
             fanout=self._fanout,
-            budget=Budget(max_total_bytes),
             dialects=(*dialects, *BUILT_IN),
             hint=by_name(dialect) if isinstance(dialect, str) else dialect,
             named=lambda name: own.get(name) or _dialect_or_none(name),
@@ -136,7 +135,7 @@ class StreamTraceMiddleware:
         self._websockets = websockets
         self._include = None if include is None else frozenset(include)
         self._exclude = frozenset(exclude)
-        self._pumps = Pumps()
+        self._pumps = Pumps(max_total_bytes)
         self._active: dict[int, Stream] = {}
         close_at_exit(self)
 
@@ -173,17 +172,17 @@ class StreamTraceMiddleware:
 
         Called at lifespan shutdown; call it yourself where there is no lifespan.
         """
-        self.end_streams()
-        self._pumps.current().drain()
+        pump = self._pumps.current()
+        for stream in tuple(self._active.values()):
+            if stream.belongs_to(pump):
+                stream.end(StreamEnd(at_ns=_clock(), drained=True))
+        pump.drain()
         await asyncio.to_thread(flush_sinks, self.sinks, self.flush_timeout_s)
 
-    def end_streams(self) -> None:
-        """The server shuts down: every stream still open ends now, as `drained`."""
+    def finish(self) -> None:
+        """The process ends, and no loop runs any more: make the records of all streams."""
         for stream in tuple(self._active.values()):
             stream.end(StreamEnd(at_ns=_clock(), drained=True))
-
-    def work_off(self) -> None:
-        """Make the records of all streams that ended, on whatever loop; at the process's end."""
         self._pumps.sweep(everything=True)
 
     # --- the path -----------------------------------------------------------------------------

@@ -19,6 +19,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from streamtrace.observe.tap import Budget
+
 SLICE_NS = 500_000
 INTERVAL_S = 0.02
 
@@ -36,8 +38,12 @@ class Pump:
     """The pump of one asyncio loop. To be used on that loop's thread only."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, clock: Callable[[], int] = time.perf_counter_ns
+        self,
+        loop: asyncio.AbstractEventLoop,
+        budget: Budget,
+        clock: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
+        self.budget = budget
         self._loop = loop
         self._clock = clock
         self._ready: deque[Worker] = deque()
@@ -80,6 +86,9 @@ class Pump:
 class InlinePump:
     """No asyncio loop to call back: work at once. Correct, but on the client's path."""
 
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+
     def add(self, worker: Worker, *, soon: bool = False) -> None:
         """Do the work now."""
         worker.work(_FOREVER)
@@ -91,7 +100,8 @@ class InlinePump:
 class Pumps:
     """The pumps of one middleware, by loop. No work of a closed loop is lost."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_total_bytes: int) -> None:
+        self._max_total_bytes = max_total_bytes
         self._lock = threading.Lock()
         self._pumps: dict[asyncio.AbstractEventLoop, Pump] = {}
 
@@ -100,11 +110,11 @@ class Pumps:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            return InlinePump()
+            return InlinePump(Budget(self._max_total_bytes))
         pump = self._pumps.get(loop)
         if pump is None:
             self.sweep()
-            pump = self._pumps[loop] = Pump(loop)
+            pump = self._pumps[loop] = Pump(loop, Budget(self._max_total_bytes))
         return pump
 
     def sweep(self, *, everything: bool = False) -> None:

@@ -26,10 +26,7 @@ class Closable(Protocol):
     def sinks(self) -> tuple[Sink, ...]:
         """Its sinks."""
 
-    def end_streams(self) -> None:
-        """End what is open."""
-
-    def work_off(self) -> None:
+    def finish(self) -> None:
         """Make the last records."""
 
 
@@ -72,8 +69,7 @@ def _side_by_side(calls: list[tuple[Sink, Callable[[float], object]]], timeout_s
 def _at_exit() -> None:
     middlewares = list(_OPEN)
     for middleware in middlewares:
-        middleware.end_streams()
-        middleware.work_off()
+        middleware.finish()
     sinks = {id(sink): sink for middleware in middlewares for sink in middleware.sinks}
     if sinks:
         close_sinks(sinks.values(), max(one.flush_timeout_s for one in middlewares))

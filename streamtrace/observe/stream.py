@@ -23,7 +23,7 @@ from streamtrace.observe.exchange import Exchange
 from streamtrace.observe.fanout import Fanout
 from streamtrace.observe.pipeline import Pipeline
 from streamtrace.observe.pump import InlinePump, Pump
-from streamtrace.observe.tap import Budget, Gap, Tap
+from streamtrace.observe.tap import Gap, Tap
 
 PIECE_BYTES = 16 * 1024
 """Most bytes decoded between two looks at the clock; about a fifth of a millisecond."""
@@ -43,7 +43,6 @@ class Settings(msgspec.Struct, kw_only=True):
     """What all streams of one middleware share."""
 
     fanout: Fanout
-    budget: Budget
     dialects: tuple[Dialect, ...]
     hint: Dialect | None
     named: Callable[[str], Dialect | None]
@@ -97,7 +96,7 @@ class Stream:
         pump: Pump | InlinePump,
         forget: Callable[[Stream], None],
     ) -> None:
-        self._tap = Tap(settings.budget, settings.max_tap_bytes, self._schedule)
+        self._tap = Tap(pump.budget, settings.max_tap_bytes, self._schedule)
         self.push = self._tap.push
         self.send_stall_ns = 0
         self.longest_send_stall_ns = 0
@@ -115,6 +114,10 @@ class Stream:
         self._request = RequestFacts()
         self._tap.scheduled = True
         pump.add(self)
+
+    def belongs_to(self, pump: Pump | InlinePump) -> bool:
+        """Whether the stream lives on that pump's loop."""
+        return self._pump is pump
 
     def end(self, end: StreamEnd) -> None:
         """The stream is over; `end.at_ns` is on the monotonic clock. Later calls change nothing."""

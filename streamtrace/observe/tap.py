@@ -4,7 +4,7 @@ Rules that hold here:
 
 * `push` is all that happens on the client's path. It appends to a list and counts; it does not
   await, log, decode or raise.
-* It holds at most `max_bytes` of one stream, and all taps of a process together at most the
+* It holds at most `max_bytes` of one stream, and all taps of an event loop together at most the
   budget. What does not fit is not kept: it is counted, and leaves a Gap where it was.
 * Room is leased from the budget in blocks, and given back when the tap is empty, so the path
   touches the shared counter rarely, and an idle stream holds nothing.
@@ -24,7 +24,7 @@ _LEASE_BYTES = 64 * 1024
 
 
 class Budget:
-    """Bytes that all taps of one middleware may still hold together."""
+    """Bytes that all taps of one event loop may still hold together."""
 
     __slots__ = ("free_bytes",)
 

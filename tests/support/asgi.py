@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 STREAM_HEADERS = [(b"content-type", b"text/event-stream")]
@@ -66,10 +66,15 @@ class Server:
         await app(http_scope() if scope is None else scope, self.receive, self.send)
 
 
-async def settle(middleware: Any, streams: int = 0, spins: int = 100_000) -> None:
-    """Let the loop run until the middleware has no more than `streams` in flight."""
+async def until(condition: Callable[[], bool], spins: int = 1_000_000) -> None:
+    """Let the loop run, and with it the pump, until the condition holds."""
     for _ in range(spins):
-        if len(middleware.active()) <= streams:
+        if condition():
             return
         await asyncio.sleep(0)
-    raise AssertionError(f"{middleware.active()} still in flight")
+    raise AssertionError("the loop ran long, and the condition does not hold")
+
+
+async def settle(middleware: Any, streams: int = 0) -> None:
+    """Let the loop run until the middleware has no more than `streams` in flight."""
+    await until(lambda: len(middleware.active()) <= streams)

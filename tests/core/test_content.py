@@ -1,0 +1,80 @@
+"""Captured text: counted always, kept within a budget, cut between code points."""
+
+from __future__ import annotations
+
+import hashlib
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamtrace.core.content import Capture, ContentPolicy, content_from_env, join
+
+TEXTS = st.lists(
+    st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=20), max_size=10
+)
+
+
+@given(TEXTS)
+def test_without_a_mode_only_the_length_is_known(pieces: list[str]) -> None:
+    capture = Capture(ContentPolicy())
+    for piece in pieces:
+        capture.add(piece)
+    content = capture.content()
+    assert content.chars == len("".join(pieces))
+    assert content.text is None
+    assert content.sha256 is None
+
+
+@given(TEXTS, st.integers(0, 60))
+def test_what_is_kept_is_a_prefix_within_the_budget(pieces: list[str], room_bytes: int) -> None:
+    whole = "".join(pieces)
+    capture = Capture(ContentPolicy(keep=True, room_bytes=room_bytes))
+    for piece in pieces:
+        capture.add(piece)
+    content = capture.content()
+    kept = content.text or ""
+    assert whole.startswith(kept)
+    assert len(kept.encode()) <= room_bytes
+    assert content.truncated is (kept != whole)
+    assert content.chars == len(whole)
+
+
+@given(TEXTS)
+def test_the_hash_is_that_of_the_whole_text_even_beyond_the_budget(pieces: list[str]) -> None:
+    capture = Capture(ContentPolicy(keep=True, hash=True, room_bytes=3))
+    for piece in pieces:
+        capture.add(piece)
+    whole = "".join(pieces)
+    expected = hashlib.sha256(whole.encode()).hexdigest() if whole else None
+    assert capture.content().sha256 == expected
+
+
+def test_texts_of_one_stream_share_the_budget() -> None:
+    policy = ContentPolicy(keep=True, room_bytes=5)
+    first, second = Capture(policy), Capture(policy)
+    first.add("abcd")
+    second.add("efgh")
+    assert (first.content().text, second.content().text) == ("abcd", "e")
+    assert join([first.content(), second.content()]).text == "abcd\n\ne"
+    assert join([first.content(), second.content()]).truncated
+
+
+def test_many_tiny_pieces_do_not_pile_up() -> None:
+    capture = Capture(ContentPolicy(keep=True))
+    for _ in range(10_000):
+        capture.add("x")
+    assert len(capture._kept) < 1000
+    assert capture.content().text == "x" * 10_000
+
+
+def test_only_the_values_that_mean_spans_switch_content_on() -> None:
+    name = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+    modes = {
+        value: content_from_env({name: value})
+        for value in ("SPAN_ONLY", "span_and_event", "EVENT_ONLY", "NO_CONTENT", "true", "1", "")
+    }
+    assert [value for value, mode in modes.items() if mode == "full"] == [
+        "SPAN_ONLY",
+        "span_and_event",
+    ]
+    assert content_from_env({}) == "off"
