@@ -1,0 +1,145 @@
+"""The pump: bounded slices, fair turns, nothing lost with a loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from typing import Any
+
+from support.asgi import Server, body, http_scope, start, until
+
+from streamtrace import StreamTraceMiddleware
+from streamtrace.observe.pump import SLICE_NS, InlinePump, Pump, Pumps
+from streamtrace.observe.tap import Budget
+from streamtrace.testing import RecordingSink
+
+TOKEN = b'data: {"type":"token","content":"hi"}\n\n'
+
+
+class Worker:
+    """Needs `pieces` pieces of work, each of which takes `cost_ns` on the given clock."""
+
+    def __init__(self, clock: Clock, pieces: int, cost_ns: int, log: list[Any]) -> None:
+        self.clock, self.pieces, self.cost_ns, self.log = clock, pieces, cost_ns, log
+
+    def work(self, deadline_ns: int) -> bool:
+        while self.pieces and self.clock.now_ns < deadline_ns:
+            self.pieces -= 1
+            self.clock.now_ns += self.cost_ns
+            self.log.append(self)
+        return bool(self.pieces)
+
+
+class Clock:
+    """A clock that goes only when work is done."""
+
+    now_ns = 0
+
+    def __call__(self) -> int:
+        return self.now_ns
+
+
+async def test_a_slice_ends_at_its_limit_and_streams_take_turns() -> None:
+    clock, log = Clock(), []
+    pump = Pump(asyncio.get_running_loop(), Budget(), clock)
+    one, two = (Worker(clock, 10, SLICE_NS // 2, log) for _ in range(2))
+    for worker in (one, two):
+        pump.add(worker)
+    slices = []
+    while one.pieces or two.pieces:
+        before = clock.now_ns
+        pump._tick()
+        slices.append(clock.now_ns - before)
+    assert max(slices) <= SLICE_NS + SLICE_NS // 2
+    assert log[:4] == [one, one, two, two]
+
+
+async def test_work_is_called_for_once_and_an_idle_pump_is_silent() -> None:
+    calls: list[Any] = []
+
+    class Loop:
+        def call_later(self, delay_s: float, callback: Any) -> None:
+            calls.append(delay_s)
+
+        def call_soon(self, callback: Any) -> None:
+            calls.append(0)
+
+    clock: Clock = Clock()
+    pump = Pump(Loop(), Budget(), clock)  # type: ignore[arg-type]
+    workers = [Worker(clock, 1, 1, []) for _ in range(3)]
+    pump.add(workers[0])
+    pump.add(workers[1])
+    assert len(calls) == 1
+    pump.add(workers[2], soon=True)
+    pump.add(workers[2], soon=True)
+    assert calls[1:] == [0]
+    pump._tick()
+    assert calls[2:] == []
+
+
+def test_what_a_closed_loop_left_is_worked_off_by_the_next() -> None:
+    sink = RecordingSink()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(start())
+        for _ in range(20):
+            await send(body(TOKEN))
+        await send(body(more=False))
+
+    middleware = StreamTraceMiddleware(app, sinks=[sink])
+    loop = asyncio.new_event_loop()
+    streams = asyncio.gather(*(loop.create_task(Server().run(middleware)) for _ in range(500)))
+    streams.add_done_callback(lambda _: loop.stop())
+    loop.run_forever()
+    loop.close()  # at once: no slice is long enough for five hundred streams
+    assert len(sink.runs) < 500
+    asyncio.run(Server().run(middleware))
+    assert len(sink.runs) >= 500
+    middleware.finish()
+    assert [run.status for run in sink.runs] == ["truncated"] * 501
+
+
+def test_without_an_asyncio_loop_the_work_is_done_at_once() -> None:
+    sink = RecordingSink()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(start())
+        await send(body(TOKEN))
+        await send(body(more=False))
+
+    async def send(message: Any) -> None:
+        return
+
+    middleware = StreamTraceMiddleware(app, sinks=[sink])
+    with contextlib.suppress(StopIteration):
+        middleware(http_scope(), None, send).send(None)  # type: ignore[arg-type, attr-defined]
+    assert isinstance(Pumps(0).current(), InlinePump)
+    assert [run.generations[0].text.text for run in sink.runs] == ["hi"]
+
+
+def test_loops_in_threads_do_not_meet() -> None:
+    sink = RecordingSink()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(start())
+        for _ in range(50):
+            await send(body(TOKEN))
+            await asyncio.sleep(0)
+        await send(body(more=False))
+
+    middleware = StreamTraceMiddleware(app, sinks=[sink])
+
+    async def main() -> None:
+        await asyncio.gather(*(Server().run(middleware) for _ in range(20)))
+        await until(lambda: True)
+        await middleware.drain()
+
+    threads = [threading.Thread(target=lambda: asyncio.run(main())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    middleware.finish()
+    assert len(sink.runs) == 80
+    assert {run.generations[0].text.chars for run in sink.runs} == {100}

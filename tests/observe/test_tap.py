@@ -1,0 +1,104 @@
+"""The tap: bounded, counted, and nothing lost silently."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamtrace.observe.tap import Budget, Gap, Tap
+
+
+def make(max_bytes: int, total_bytes: int = 1 << 30) -> tuple[Tap, Budget, list[int]]:
+    calls: list[int] = []
+    budget = Budget(total_bytes)
+    return Tap(budget, max_bytes, lambda: calls.append(1)), budget, calls
+
+
+@given(
+    st.lists(st.one_of(st.binary(max_size=3000), st.just(None)), max_size=60),
+    st.integers(0, 20_000),
+    st.integers(0, 20_000),
+)
+def test_every_byte_is_kept_or_counted_and_the_budget_comes_back(
+    steps: list[bytes | None], max_bytes: int, total_bytes: int
+) -> None:
+    tap, budget, _ = make(max_bytes, total_bytes)
+    kept, lost_bytes, lost_chunks, order = [], 0, 0, []
+
+    def take() -> None:
+        nonlocal lost_bytes, lost_chunks
+        entries = tap.take()
+        for at_ns, item in zip(entries[::2], entries[1::2], strict=True):
+            order.append(at_ns)
+            if isinstance(item, Gap):
+                lost_bytes += item.lost_bytes
+                lost_chunks += item.lost_chunks
+            else:
+                kept.append(item)
+        tap.give_back()
+        assert budget.free_bytes == total_bytes
+
+    pushed = [step for step in steps if step is not None]
+    for number, step in enumerate(steps):
+        if step is None:
+            take()
+        else:
+            tap.push(number, step)
+            held = sum(len(item) for item in tap.entries[1::2] if isinstance(item, bytes))
+            assert held <= min(max_bytes, total_bytes)
+            assert budget.free_bytes >= 0
+    take()
+    assert len(kept) + lost_chunks == len(pushed)
+    assert sum(map(len, kept)) + lost_bytes == sum(map(len, pushed))
+    assert order == sorted(order)
+
+
+def test_what_is_lost_in_a_row_is_one_gap_where_it_was() -> None:
+    tap, _, _ = make(200)
+    for piece in (b"a" * 10, b"b" * 500, b"c" * 500, b"d" * 10):
+        tap.push(0, piece)
+    kinds = [item if isinstance(item, bytes) else "gap" for item in tap.take()[1::2]]
+    assert kinds == [b"a" * 10, "gap", b"d" * 10]
+
+
+def test_empty_bodies_fill_the_tap_too() -> None:
+    tap, _, _ = make(64 * 1000)
+    for _ in range(5000):
+        tap.push(0, b"")
+    assert len(tap.entries) <= 2 * 1001
+
+
+def test_the_pump_is_told_once_until_it_came() -> None:
+    tap, _, calls = make(1000)
+    tap.push(0, b"a")
+    tap.push(1, b"b")
+    assert calls == [1]
+    tap.take()
+    tap.scheduled = False
+    tap.push(2, b"c")
+    assert calls == [1, 1]
+
+
+def test_bytes_that_can_change_are_copied_and_garbage_is_nothing() -> None:
+    tap, _, _ = make(1000)
+    changing = bytearray(b"abc")
+    tap.push(0, changing)
+    tap.push(0, memoryview(changing)[1:])
+    changing[:] = b"xxx"
+    garbage: list[Any] = ["text", None, 5]
+    for one in garbage:
+        tap.push(0, one)
+    assert tap.take()[1::2] == [b"abc", b"bc", b"", b"", b""]
+
+
+def test_a_tap_that_is_empty_holds_nothing_of_the_budget() -> None:
+    taps = [make(1 << 20)[0] for _ in range(3)]
+    tap, budget, _ = make(1 << 20, 100_000)
+    assert taps
+    tap.push(0, b"x")
+    assert budget.free_bytes < 100_000
+    tap.take()
+    tap.give_back()
+    assert budget.free_bytes == 100_000
