@@ -67,8 +67,8 @@ class Dialect:
     """Whether a stream that just stops was cut (`truncated`); false where no end is ever sent."""
 
     def recognise(self, head: Head, frame: Frame) -> Fit:
-        """How well the frame fits. By default: yes, if `decode` makes anything of it."""
-        return Fit.YES if any(True for _ in self.decode(frame)) else Fit.NO
+        """How well the frame fits. By default: yes, if a new decoder makes anything of it."""
+        return Fit.YES if any(True for _ in self.decoder().decode(frame)) else Fit.NO
 
     def decoder(self) -> Decoder:
         """A decoder for one stream. By default the dialect itself, for those without state."""

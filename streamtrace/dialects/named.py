@@ -1,0 +1,131 @@
+"""Named events with plain or JSON data, as Cognis and AgentFlow send them.
+
+Rules that hold here:
+
+* The event name decides. Two styles share one table and differ in the name of their text event.
+* Text is what stands on the wire, space for space: `42`, `true` and `"x"` are words somebody said.
+  Only a JSON object that holds text under a usual key is taken apart.
+* `done` may repeat the answer. It is text only if none was streamed, and only as JSON: what people
+  write there otherwise (`[DONE]`, `ok`) was said to the client's code and not to its user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, ClassVar
+
+from streamtrace.core.events import Custom, Event, Heartbeat, TextDelta
+from streamtrace.core.frames import Frame
+from streamtrace.dialects import house
+from streamtrace.dialects.base import Decoder, Dialect, Fit, Head
+
+
+class _Named(Dialect):
+    text_event: ClassVar[str]
+
+    def recognise(self, head: Head, frame: Frame) -> Fit:
+        """By the event that carries text; the other names are shared."""
+        if frame.event == self.text_event:
+            return Fit.YES
+        if frame.event not in _HANDLERS:
+            return Fit.NO
+        # Providers put their own errors under this name, one object inside the other.
+        theirs = frame.event == "error" and isinstance(_object(frame).get("error"), dict)
+        return Fit.NO if theirs else Fit.MAYBE
+
+    def decoder(self) -> Decoder:
+        """A decoder that knows its open tool calls."""
+        return _NamedDecoder()
+
+
+class Cognis(_Named):
+    """`token` carries the text; `ping` says that something else happened."""
+
+    name = "cognis"
+    text_event = "token"
+
+
+class AgentFlow(_Named):
+    """`message_chunk` carries the text, and all data is a JSON object."""
+
+    name = "agentflow"
+    text_event = "message_chunk"
+
+    def recognise(self, head: Head, frame: Frame) -> Fit:
+        """By the event that carries text; the other names are shared, but not with plain data."""
+        plain = frame.data and not isinstance(frame.json(), dict)
+        return Fit.NO if plain else super().recognise(head, frame)
+
+
+class _NamedDecoder:
+    def __init__(self) -> None:
+        self._calls = house.ToolCalls()
+        self._told = False
+
+    def decode(self, frame: Frame) -> Iterator[Event]:
+        """What the frame says; one that was cut off says nothing."""
+        failure = house.stray_failure(frame)
+        if failure is not None:
+            yield failure
+        if not frame.complete or (frame.event is None and frame.data is None):
+            return
+        handler = _HANDLERS.get(frame.event or "")
+        if handler is None:
+            yield Custom(name=frame.event or "message")
+        else:
+            yield from handler(self, frame)
+
+    def close(self) -> Iterable[Event]:
+        """Nothing: these styles say when they are done."""
+        return ()
+
+    def text(self, frame: Frame) -> Iterator[Event]:
+        text = frame.text
+        if text.startswith("{") and (body := _object(frame)):
+            if house.is_foreign(body):
+                yield Custom(name=frame.event or "message")
+                return
+            if house.has_text_key(body):
+                text = house.text_of(body)
+        if text:
+            self._told = True
+            yield TextDelta(text=text)
+
+    def tool_start(self, frame: Frame) -> Iterator[Event]:
+        yield from self._calls.start(_object(frame))
+
+    def tool_end(self, frame: Frame) -> Iterator[Event]:
+        yield from self._calls.end(_object(frame))
+
+    def done(self, frame: Frame) -> Iterator[Event]:
+        value = frame.json()
+        body = value if isinstance(value, dict) else {}
+        if not self._told and (text := house.whole_text_of(value)):
+            self._told = True
+            yield TextDelta(text=text)
+        usage = house.usage_of(body)
+        if usage is not None:
+            yield usage
+        yield house.finished(body)
+
+    def error(self, frame: Frame) -> Iterator[Event]:
+        yield house.failed(_object(frame) or frame.text)
+
+    def ping(self, frame: Frame) -> Iterator[Event]:
+        yield Heartbeat()
+
+
+_HANDLERS: Mapping[str, Callable[[_NamedDecoder, Frame], Iterator[Event]]] = {
+    "token": _NamedDecoder.text,
+    "message_chunk": _NamedDecoder.text,
+    "tool_start": _NamedDecoder.tool_start,
+    "tool_end": _NamedDecoder.tool_end,
+    "done": _NamedDecoder.done,
+    "error": _NamedDecoder.error,
+    **dict.fromkeys(house.HEARTBEATS, _NamedDecoder.ping),
+}
+
+
+def _object(frame: Frame) -> dict[str, Any]:
+    value = frame.json()
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,248 @@
+"""Detection: sure ones decide at once, doubt waits a little, and nobody guesses."""
+
+from __future__ import annotations
+
+import pytest
+from support.wire import events_of, frames_of
+
+from streamtrace.core.errors import ConfigError
+from streamtrace.core.events import Custom, Heartbeat, RunFinished, TextDelta
+from streamtrace.core.frames import Frame, LineParser
+from streamtrace.dialects.base import Dialect, Fit, Head
+from streamtrace.dialects.detect import (
+    BUILT_IN,
+    MAX_FRAMES,
+    MAX_HELD_BYTES,
+    MAX_HELD_FRAMES,
+    Detector,
+    by_name,
+)
+
+SSE = Head()
+PING = b"event: ping\ndata:\n\n"
+
+
+def detected(stream: bytes, head: Head = SSE) -> str:
+    detector = Detector(head)
+    for frame in frames_of(stream):
+        if dialect := detector.offer(frame):
+            return dialect.name
+    return detector.settle().name
+
+
+def data(*bodies: str) -> bytes:
+    return b"".join(b"data: %s\n\n" % body.encode() for body in bodies)
+
+
+# --- the house dialects --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("stream", "name"), [
+    (b"event: token\ndata: 42\n\n", "cognis"),
+    (PING * 9 + b"event: token\ndata: 42\n\n", "cognis"),
+    (b'event: tool_start\ndata: {"tool":"f"}\n\nevent: token\ndata: x\n\n', "cognis"),
+    (b"event: error\ndata: boom\n\n", "cognis"),
+    (b'event: done\ndata: "hi"\n\n', "cognis"),
+    (b"event: done\ndata: [DONE]\n\n", "cognis"),
+    (b'event: error\ndata: {"message":"boom"}\n\n', "agentflow"),
+    (b'event: error\ndata: {"error":{"message":"boom"}}\n\n', "openai-chat"),
+    (b'event: tool_end\ndata: {"tool":"f","error":{"code":1}}\n\n', "agentflow"),
+    (b'event: message_chunk\ndata: {"content":"x"}\n\n', "agentflow"),
+    (b'event: tool_start\ndata: {"name":"f"}\n\nevent: message_chunk\ndata: {}\n\n', "agentflow"),
+    (b"event: done\ndata: {}\n\n", "agentflow"),
+    (data('{"type":"token","content":"x"}'), "generic"),
+    (data('{"type":"start"}', '{"type":"token","content":"x"}'), "generic"),
+    (data('{"event":"start"}', '{"event":"token","data":"x"}'), "generic"),
+    (data('{"type":"hello"}', '{"type":"status"}'), "generic"),
+    (data('{"type":"error","message":"x"}'), "generic"),
+    (data('{"type":"done"}', "[DONE]"), "generic"),
+    (b'event: message\ndata: {"type":"token","content":"x"}\n\n', "generic"),
+    (b": hi\n\n" * 40 + data('{"type":"token","content":"x"}'), "generic"),
+])  # fmt: skip
+def test_house_dialects_are_recognised(stream, name):
+    assert detected(stream) == name
+
+
+def test_lines_of_json_are_recognised_as_well():
+    detector = Detector(Head(media_type="application/x-ndjson"))
+    (frame,) = frames_of(b'{"type":"token","content":"x"}\n', parser=LineParser())
+    assert detector.offer(frame).name == "generic"
+
+
+# --- nobody guesses ------------------------------------------------------------------------
+
+FOREIGN = {
+    "gemini": data('{"candidates":[{"content":{"parts":[{"text":"Hi"}]}}],"modelVersion":"g"}'),
+    "gemini interactions": data('{"event_type":"interaction.created","interaction":{"id":"i"}}'),
+    "vercel ui": data(
+        '{"type":"start","messageId":"m"}', '{"type":"start-step"}', '{"type":"text-start"}'
+    ),
+    "vercel ui, an error": data('{"type":"error","errorText":"boom"}'),
+    "langgraph": b'event: metadata\ndata: {"run_id":"r","attempt":1}\n\n'
+    b'event: error\ndata: {"error":"ValueError","message":"kaput"}\n\n',
+    "langgraph events": b'event: values\ndata: {"type":"event","method":"values"}\n\n',
+    "langserve": b'event: metadata\ndata: {"run_id":"r"}\n\nevent: end\n\n',
+    "langchain events": data('{"event":"on_chain_start","data":{},"run_id":"r"}'),
+    "a2a": data('{"result":{"task":{"id":"t"}},"id":1,"jsonrpc":"2.0"}')
+    + b'event: error\ndata: {"error":{"code":-32603}}\n\n',
+    "a2a rest": data('{"statusUpdate":{"taskId":"t","status":{"state":"TASK_STATE_WORKING"}}}'),
+    "mcp": b'event: message\ndata: {"jsonrpc":"2.0","method":"notifications/progress"}\n\n',
+    "cohere": b'event: message-start\ndata: {"type":"message-start","id":"c"}\n\n',
+    "dify": data('{"event":"message","task_id":"t","answer":"x"}') * MAX_FRAMES,
+    "ollama": data('{"model":"m","message":{"content":"x"},"done":false}'),
+    "chatkit": data('{"type":"thread.created","thread":{}}', '{"type":"notice"}'),
+    "plain text": data("hello", "world"),
+    "json without a kind": data("[1]", "2", '{"a":1}'),
+    "comments": b": hi\n\n" * 3,
+    "pings": PING * 3,
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_the_vocabularies_of_others_are_unknown(name):
+    assert detected(FOREIGN[name]) == "unknown"
+
+
+def test_a_header_of_others_outweighs_a_kind_of_ours():
+    head = Head(headers={"x-vercel-ai-ui-message-stream": "v1"})
+    assert detected(data('{"type":"start"}', '{"type":"finish"}'), head) == "unknown"
+
+
+def test_the_unknown_is_counted_and_timed_and_ends_well():
+    unknown = by_name("unknown")
+    assert not unknown.needs_terminal
+    stream = (
+        b": note\n\n"
+        + PING
+        + b"data: x\n\nevent: tick\ndata: {}\n\nevent: end\n\nid: 3\n\ndata: cut"
+    )
+    assert events_of(unknown, frames_of(stream)) == [
+        Heartbeat(),
+        Custom(name="message"),
+        Custom(name="tick"),
+        Custom(name="end"),
+    ]
+
+
+# --- how it decides ------------------------------------------------------------------------
+
+
+class Scripted(Dialect):
+    """Says what it was told to say, frame by frame, then no."""
+
+    def __init__(self, name: str, *fits: Fit) -> None:
+        self.name = name
+        self._fits = list(fits)
+
+    def recognise(self, head: Head, frame: Frame) -> Fit:
+        return self._fits.pop(0) if self._fits else Fit.NO
+
+
+NO, MAYBE, YES = Fit.NO, Fit.MAYBE, Fit.YES
+
+
+def decide(*candidates: Dialect, frames: int = MAX_FRAMES) -> tuple[str, int]:
+    """The name, and after how many frames it was known."""
+    detector = Detector(SSE, candidates)
+    for count in range(1, frames + 1):
+        if dialect := detector.offer(Frame(data=b"x")):
+            return dialect.name, count
+    return detector.settle().name, frames
+
+
+@pytest.mark.parametrize(("a", "b", "expected"), [
+    ((YES,), (YES,), ("a", 1)),
+    ((MAYBE,), (YES,), ("b", 1)),
+    ((NO, NO, YES), (MAYBE,) * 5, ("a", 3)),
+    ((MAYBE,) * 5, (MAYBE,) * 5, ("a", 5)),
+    ((MAYBE,) * 4, (MAYBE,) * 5, ("b", 5)),
+    ((NO, *(MAYBE,) * 4), (MAYBE, NO), ("unknown", 5)),
+    ((NO,) * 5 + (YES,), (), ("unknown", 5)),
+])  # fmt: skip
+def test_the_first_that_is_sure_wins_else_the_first_that_never_said_no(a, b, expected):
+    assert decide(Scripted("a", *a), Scripted("b", *b), frames=9) == expected
+
+
+def test_the_end_of_the_stream_ends_the_doubt():
+    assert decide(Scripted("a", MAYBE, MAYBE), frames=2) == ("a", 2)
+
+
+def test_once_found_it_stays():
+    detector = Detector(SSE)
+    assert detector.offer(Frame(event="token", data=b"x")).name == "cognis"
+    assert detector.offer(Frame(event="message_chunk", data=b"{}")).name == "cognis"
+    assert detector.settle().name == "cognis"
+
+
+def test_a_hint_decides_before_any_frame():
+    detector = Detector(SSE, hint=by_name("generic"))
+    assert detector.settle().name == "generic"
+    assert detector.offer(Frame(event="token", data=b"x")).name == "generic"
+
+
+def test_a_candidate_that_raises_says_no():
+    class Broken(Dialect):
+        name = "broken"
+
+        def recognise(self, head: Head, frame: Frame) -> Fit:
+            raise RuntimeError("broken")
+
+    assert decide(Broken(), Scripted("b", NO, YES)) == ("b", 2)
+    assert decide(Broken()) == ("unknown", MAX_FRAMES)
+
+
+@pytest.mark.parametrize("frame", [
+    Frame(comment=b"x"), Frame(id="1"), Frame(event="ping", data=b""), Frame(event="heartbeat"),
+    Frame(id="1", data=b""), Frame(oversized=True),
+], ids=repr)  # fmt: skip
+def test_signs_of_life_are_not_asked_about_but_bounded(frame):
+    detector = Detector(SSE, [Scripted("a", YES)])
+    for _ in range(MAX_HELD_FRAMES - 1):
+        assert detector.offer(frame) is None
+    assert detector.offer(frame).name == "unknown"
+
+
+def test_the_bytes_of_frames_held_are_bounded():
+    detector = Detector(SSE)
+    big = Frame(comment=b"x" * (MAX_HELD_BYTES // 2))
+    assert detector.offer(big) is None
+    assert detector.offer(big).name == "unknown"
+
+
+def test_dialects_of_ones_own_come_first_and_need_no_more_than_decode():
+    class Mine(Dialect):
+        name = "mine"
+
+        def decode(self, frame):
+            match frame.json():
+                case {"type": "token", "t": str(text)}:
+                    yield TextDelta(text=text)
+
+    detector = Detector(SSE, (Mine(), *BUILT_IN))
+    assert detector.offer(Frame(data=b'{"type":"token","t":"x"}')).name == "mine"
+    detector = Detector(SSE, (Mine(), *BUILT_IN))
+    assert detector.offer(Frame(data=b'{"type":"token","content":"x"}')).name == "generic"
+
+
+def test_a_dialect_of_ones_own_with_a_memory_is_recognised_by_a_new_decoder():
+    class Memory:
+        def decode(self, frame):
+            return [RunFinished()] if frame.event == "fin" else []
+
+        def close(self):
+            return []
+
+    class Mine(Dialect):
+        name = "mine"
+
+        def decoder(self):
+            return Memory()
+
+    assert Detector(SSE, [Mine()]).offer(Frame(event="fin")).name == "mine"
+
+
+def test_dialects_are_found_by_name_and_a_wrong_name_tells_the_right_ones():
+    assert [by_name(dialect.name) for dialect in BUILT_IN] == list(BUILT_IN)
+    with pytest.raises(ConfigError, match=r"'openai'.*openai-chat.*unknown"):
+        by_name("openai")

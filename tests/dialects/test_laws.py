@@ -1,0 +1,240 @@
+"""Laws over all dialects and all recordings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.strategies import cuts, single_bytes, spoiled, streams
+from support.wire import events_of, frames_of, text_of
+
+from streamtrace.core.events import Event
+from streamtrace.core.frames import Frame
+from streamtrace.core.jsonio import clean_text, load_json
+from streamtrace.dialects.base import Dialect, Fit, Head
+from streamtrace.dialects.detect import BUILT_IN, MAX_FRAMES, UNKNOWN, Detector, by_name
+
+RECORDINGS = Path(__file__).parents[1] / "recordings"
+
+HOUSE = {
+    "cognis": b"event: token\ndata: Hi \xf0\x9f\x98\x80\n\nevent: token\ndata:  42\n\n"
+    b'event: tool_start\ndata: {"tool":"f","args":{}}\n\n'
+    b'event: tool_end\ndata: {"tool":"f","result":1}\n\nevent: done\ndata: "Hi"\n\n',
+    "agentflow": b'event: message_chunk\r\ndata: {"role":"assistant","content":"Hi\\ud83d"}\r\n\r\n'
+    b'event: message_chunk\r\ndata: {"role":"assistant","content":"\\ude00!"}\r\n\r\n'
+    b'event: done\r\ndata: {"thread_id":"t"}\r\n\r\n',
+    "generic": b'data: {"type":"status","content":"hm"}\n\n'
+    b'data: {"type":"token","content":"Hi"}\n\ndata: {"type":"token","content":" you"}\n\n'
+    b'data: {"type":"done","usage":{"input_tokens":1}}\n\n',
+}
+
+
+def recordings() -> dict[str, tuple[str, bytes]]:
+    """Name -> (dialect as its meta file says, body)."""
+    found = {f"house-{name}": (name, body) for name, body in HOUSE.items()}
+    for meta in sorted(RECORDINGS.glob("*.meta.json")):
+        name = meta.name.removesuffix(".meta.json")
+        dialect = json.loads(meta.read_bytes())["dialect"]
+        found[name] = (dialect, (RECORDINGS / f"{name}.sse").read_bytes())
+    return found
+
+
+ALL = recordings()
+NAMES = {dialect.name for dialect in BUILT_IN}
+OURS = {name: (by_name(dialect), body) for name, (dialect, body) in ALL.items() if dialect in NAMES}
+SMALL = {name: one for name, one in OURS.items() if len(one[1]) < 64_000}
+
+slow = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def detect(body: bytes, head: Head) -> tuple[Dialect, int]:
+    detector = Detector(head)
+    frames = [frame for frame in frames_of(body) if frame.data is not None]
+    for count, frame in enumerate(frames, 1):
+        if found := detector.offer(frame):
+            return found, count
+    return detector.settle(), len(frames)
+
+
+# --- recognised ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_recording_is_recognised_for_what_it_is(name):
+    dialect, body = ALL[name]
+    found, frames = detect(body, Head())
+    assert found.name == (dialect if dialect in NAMES else "unknown")
+    assert frames <= MAX_FRAMES
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_no_other_dialect_is_sure_of_any_frame_of_a_recording(name):
+    dialect, body = OURS[name]
+    for frame in frames_of(body)[:200]:
+        sure = {d.name for d in BUILT_IN if d.recognise(Head(), frame) is Fit.YES}
+        assert sure <= {dialect.name}
+
+
+# --- cuts change nothing -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_single_bytes_decode_to_the_same_events(name):
+    dialect, body = SMALL[name]
+    events = events_of(dialect, frames_of(*single_bytes(body)))
+    assert events == events_of(dialect, frames_of(body))
+
+
+@pytest.mark.parametrize("name", OURS)
+@settings(slow, max_examples=3)
+@given(data=st.data())
+def test_any_cuts_decode_to_the_same_events(name, data):
+    dialect, body = OURS[name]
+    chunks = data.draw(cuts(body))
+    assert events_of(dialect, frames_of(*chunks)) == events_of(dialect, frames_of(body))
+
+
+# --- nothing raises ------------------------------------------------------------------------
+
+EVERY: tuple[Dialect, ...] = (*BUILT_IN, UNKNOWN)
+every_dialect = pytest.mark.parametrize("dialect", EVERY, ids=lambda dialect: dialect.name)
+
+# Keys and values of all vocabularies, put together as nobody would.
+_WORDS = (
+    "type", "event", "object", "data", "content", "text", "delta", "id", "name", "index", "usage",
+    "choices", "message", "response", "item", "error", "role", "code", "tool_calls", "function",
+    "arguments", "content_block", "partial_json", "messageId", "toolCallId", "threadId", "runId",
+    "outcome", "finish_reason", "stop_reason", "output", "status", "sequence_number", "item_id",
+    "output_index", "call_id", "tool", "args", "result", "input_tokens", "prompt_tokens", "tokens",
+)  # fmt: skip
+
+
+def kinds() -> list[str]:
+    """Every word that stands under a discriminator in a recording."""
+    found = {"token", "done", "error", "status", "tool_call", "tool_result", "usage", "start"}
+    for _, body in ALL.values():
+        for frame in frames_of(body)[:400]:
+            value = frame.json()
+            if isinstance(value, dict):
+                found |= {
+                    v for k in ("type", "object", "event") if isinstance(v := value.get(k), str)
+                }
+    return sorted(found)
+
+
+_scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(
+    ("", "x", "assistant", "tool", "[DONE]", "function_call", "message", "text", "text_delta")
+)  # fmt: skip
+_values = st.recursive(
+    _scalars,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(_WORDS), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+_bodies = st.builds(
+    lambda kind, key, fields: {**fields, key: kind},
+    st.sampled_from(kinds()) | _scalars,
+    st.sampled_from(("type", "object", "event")),
+    st.dictionaries(st.sampled_from(_WORDS), _values, max_size=6),
+)
+_frames = st.builds(
+    Frame,
+    data=st.none() | st.binary(max_size=12)
+    | (_bodies | _values).map(lambda body: json.dumps(body).encode()),
+    event=st.none() | st.sampled_from(["", *kinds()]),
+    stray=st.none() | st.sampled_from((b"error: {}", b"error: 7", b'{"error":[]}', b"\xff")),
+    complete=st.booleans(),
+)  # fmt: skip
+
+
+_TEXTS = frozenset(
+    ("text", "delta", "tool_call_id", "result", "arguments", "run_id", "thread_id", "message_id",
+     "message", "type", "name", "model", "response_id", "url", "title", "reason", "role")
+)  # fmt: skip
+
+
+def well_formed(events: list[Event]) -> None:
+    """The vocabulary promises text and counts, whatever the wire held in their place."""
+    for event in events:
+        for field in event.__struct_fields__:
+            value = getattr(event, field)
+            if field in _TEXTS:
+                assert value is None or isinstance(value, str), (field, event)
+            elif field.endswith("_tokens"):
+                assert value is None or (type(value) is int and value >= 0), (field, event)
+
+
+@every_dialect
+@settings(slow, max_examples=200)
+@given(frames=st.lists(_frames, max_size=12))
+def test_no_frame_makes_a_decoder_raise(dialect, frames):
+    well_formed(events_of(dialect, frames))
+    for frame in frames:
+        dialect.recognise(Head(), frame)
+
+
+@every_dialect
+@settings(slow, max_examples=100)
+@given(stream=streams())
+def test_no_bytes_make_a_decoder_raise(dialect, stream):
+    well_formed(events_of(dialect, frames_of(stream)))
+
+
+@pytest.mark.parametrize("name", OURS)
+@settings(slow, max_examples=10)
+@given(data=st.data())
+def test_no_spoiled_recording_makes_its_decoder_raise(name, data):
+    dialect, body = OURS[name]
+    start = data.draw(st.integers(0, max(0, len(body) - 8_000)))
+    well_formed(events_of(dialect, frames_of(data.draw(spoiled(body[start : start + 8_000])))))
+
+
+# --- text is never invented ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_stream_cut_at_any_byte_tells_a_prefix_of_its_text(name):
+    dialect, body = OURS[name]
+    full = text_of(events_of(dialect, frames_of(body)))
+    step = max(1, len(body) // 60)
+    for end in {*range(0, len(body), step), len(body) - 1, len(body) - 2, len(body) // 2 + 1}:
+        assert full.startswith(text_of(events_of(dialect, frames_of(body[:end]))))
+
+
+@pytest.mark.parametrize("name", HOUSE)
+def test_a_house_stream_cut_at_each_byte_tells_a_prefix_of_its_text(name):
+    dialect, body = OURS[f"house-{name}"]
+    full = text_of(events_of(dialect, frames_of(body)))
+    assert full
+    for end in range(len(body)):
+        assert full.startswith(text_of(events_of(dialect, frames_of(body[:end]))))
+
+
+def strings(value: Any) -> list[str]:
+    """All strings inside a JSON value."""
+    match value:
+        case str():
+            return [value]
+        case dict():
+            return [text for inner in value.values() for text in strings(inner)]
+        case list():
+            return [text for inner in value for text in strings(inner)]
+    return []
+
+
+@pytest.mark.parametrize("name", OURS)
+@settings(slow, max_examples=10)
+@given(data=st.data())
+def test_every_character_of_the_text_stood_on_the_wire(name, data):
+    dialect, body = OURS[name]
+    start = data.draw(st.integers(0, max(0, len(body) - 8_000)))
+    frames = frames_of(data.draw(spoiled(body[start : start + 8_000])))
+    said = "".join(frame.text + "".join(strings(load_json(frame.data or b""))) for frame in frames)
+    text = text_of(events_of(dialect, frames))
+    assert set(text) <= set(said)
+    assert len(clean_text(text)) <= len(said)
