@@ -7,12 +7,10 @@ come first served; a cut falls between code points and is marked; the true lengt
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 
 import msgspec
 
 from streamtrace.core.jsonio import clean_text
-from streamtrace.core.sink import ContentMode
 from streamtrace.core.summary import Content
 
 MAX_CONTENT_BYTES = 64 * 1024
@@ -83,16 +81,3 @@ def join(contents: list[Content]) -> Content:
         sha256=hashlib.sha256("".join(hashes).encode()).hexdigest() if hashes else None,
         truncated=any(content.truncated for content in contents),
     )
-
-
-CAPTURE_VARIABLE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
-_CAPTURE_ON_SPANS = frozenset({"SPAN_ONLY", "SPAN_AND_EVENT"})
-
-
-def content_from_env(environ: Mapping[str, str]) -> ContentMode:
-    """The mode that OpenTelemetry's variable asks for: our records are spans, so only the values
-    that mean spans switch content on. Anything else means off.
-
-    Source: opentelemetry-util-genai, values NO_CONTENT, SPAN_ONLY, EVENT_ONLY, SPAN_AND_EVENT.
-    """
-    return "full" if environ.get(CAPTURE_VARIABLE, "").upper() in _CAPTURE_ON_SPANS else "off"

@@ -7,12 +7,11 @@ Rules that hold here:
 * Labels are bounded, all of them. No id, and nothing of what was asked or answered, is a label.
 * Dashboards and alerts read these names, so they change only on purpose.
 
-`python -m streamtrace.core.metrics > docs/metrics.md` writes the reference again.
+`pytest tests/core/test_metrics.py --update-golden` writes the reference again.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from typing import Literal
 
@@ -389,7 +388,3 @@ def _entry(metric: Metric) -> Iterator[str]:
         details.append("- Exemplars: `trace_id`, in the OpenMetrics format and one process.")
     if details:
         yield from ("", *details)
-
-
-if __name__ == "__main__":
-    sys.stdout.write(reference())

@@ -168,6 +168,7 @@ class RunMachine:
         self._open_steps: dict[str, Step] = {}
         self._finished_messages: set[str] = set()
         self._run_usage: dict[tuple[str | None, str | None], TokenCounts] = {}
+        self._usage_of_runs_before: list[ModelUsage] = []
         self._error = Capture(self._policy)
 
     def feed(self, event: ev.Event, at_ns: int) -> None:
@@ -239,7 +240,11 @@ class RunMachine:
     # --- the run ---------------------------------------------------------------------------
 
     def _run_started(self, event: ev.RunStarted, at_ns: int) -> None:
-        self.terminal = None  # one connection may carry several runs; the last one decides
+        if self.terminal is not None:  # one connection may carry several runs; the last one decides
+            self.terminal = None
+            room = MAX_PARTS - len(self._usage_of_runs_before)
+            self._usage_of_runs_before += self._usage_of_run()[:room]
+            self._run_usage.clear()
         self.run_id = self.run_id or _name(event.run_id)
         self.thread_id = self.thread_id or _name(event.thread_id)
         self.agent = self.agent or _name(event.agent)
@@ -437,13 +442,15 @@ class RunMachine:
 
     # --- totals ------------------------------------------------------------------------------
 
-    def _usage_by_model(self) -> list[ModelUsage]:
-        if self._run_usage:
-            return [
-                ModelUsage(model=model, provider=provider, usage=usage)
-                for (provider, model), usage in self._run_usage.items()
-            ]
+    def _usage_of_run(self) -> list[ModelUsage]:
         return [
+            ModelUsage(model=model, provider=provider, usage=usage)
+            for (provider, model), usage in self._run_usage.items()
+        ]
+
+    def _usage_by_model(self) -> list[ModelUsage]:
+        told = self._usage_of_runs_before + self._usage_of_run()
+        return told or [
             ModelUsage(model=one.model, provider=one.provider, usage=one.usage)
             for one in self._generations
             if one.usage is not None

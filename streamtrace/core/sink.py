@@ -21,6 +21,8 @@ from streamtrace.core.events import Event
 from streamtrace.core.summary import RunSummary, TraceIds
 
 ContentMode = Literal["off", "hash", "full"]
+CONTENT_MODES: tuple[ContentMode, ...] = ("off", "hash", "full")
+"""From strict to open."""
 
 
 class StreamInfo(msgspec.Struct, kw_only=True, eq=False):
@@ -52,6 +54,8 @@ class Sink:
 
     name: str = "sink"
     content: ContentMode | None = None
+    failures: int = 0
+    """Runs that were lost to an exception of `end`; counted by the caller."""
 
     def track(self, sinks: Sequence[Sink]) -> None:
         """Told once which sinks stand beside this one: for sinks that report on the others."""
@@ -66,8 +70,20 @@ class Sink:
         """The stream ended. `summary` is already redacted for this sink; do not change it."""
 
     def stats(self) -> SinkStats:
-        """Where the records are."""
+        """Where the records are, as the sink itself knows it."""
         return SinkStats()
+
+    def totals(self) -> SinkStats:
+        """`stats`, and with them the runs that `end` failed on (dropped, `sink_error`)."""
+        stats, failures = self.stats(), self.failures
+        if not failures:
+            return stats
+        return SinkStats(
+            accepted=stats.accepted + failures,
+            exported=stats.exported,
+            dropped={**stats.dropped, "sink_error": failures},
+            queued=stats.queued,
+        )
 
     def flush(self, timeout_s: float) -> bool:
         """Block until what was accepted has been exported or dropped; `False` at the time limit.

@@ -42,11 +42,12 @@ class TokenCounts(msgspec.Struct, kw_only=True):
 
 
 class ModelUsage(msgspec.Struct, kw_only=True):
-    """Tokens of one model in this run, as the cost is computed from."""
+    """Tokens of one model in this run, and what they cost, where that is known."""
 
     model: str | None
     provider: str | None
     usage: TokenCounts
+    cost_usd: float | None = None
 
 
 class Content(msgspec.Struct, kw_only=True):

@@ -388,7 +388,6 @@ def _camel(key: str) -> str:
 
 
 def _count(value: Any) -> int | None:
-    """A count in the bounds of the protocol; a number that is none is absent."""
     return value if type(value) is int and 0 <= value <= _MAX_COUNT else None
 
 

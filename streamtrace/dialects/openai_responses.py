@@ -328,7 +328,8 @@ def _tell_ready(call: _Item, arguments: Any, events: _Events) -> None:
 
 def _result(call_id: str, item: dict[str, Any]) -> ev.ToolCallResult:
     error = item.get("error")
-    value = next((item[name] for name in _RESULTS if item.get(name)), error)
+    names = () if item.get("type") == "image_generation_call" else _RESULTS  # its bytes
+    value = next((item[name] for name in names if item.get(name)), error)
     text = _text(value)[:MAX_RESULT_CHARS] or None
     is_error = bool(error) or item.get("status") == "failed"
     return ev.ToolCallResult(tool_call_id=call_id, result=text, is_error=is_error)
@@ -383,7 +384,7 @@ def _word(value: Any) -> str | None:
 
 
 _ARGUMENTS = ("arguments", "input", "code", "action", "queries", "operation")
-_RESULTS = ("output", "outputs", "results", "tools")  # not the `result` of an image: its bytes
+_RESULTS = ("output", "outputs", "results", "result", "tools")
 _ANSWERED_BY_CLIENT = {
     *("function_call", "custom_tool_call", "mcp_approval_request", "computer_call"),
     *("local_shell_call", "shell_call", "apply_patch_call"),

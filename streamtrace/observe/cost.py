@@ -95,11 +95,11 @@ class Pricing:
         for one in summary.generations:
             if one.cost_usd is None and one.usage is not None:
                 one.cost_usd = self.price(one.usage, one.model, one.provider, at)
+        for entry in summary.usage_by_model:
+            if entry.cost_usd is None:
+                entry.cost_usd = self.price(entry.usage, entry.model, entry.provider, at)
         if summary.cost_usd is None and summary.usage_by_model:
-            costs = [
-                self.price(entry.usage, entry.model, entry.provider, at)
-                for entry in summary.usage_by_model
-            ]
+            costs = [entry.cost_usd for entry in summary.usage_by_model]
             known = [cost for cost in costs if cost is not None]
             summary.cost_usd = math.fsum(known) if len(known) == len(costs) else None
 

@@ -6,18 +6,17 @@ What a sink raises is counted as a run it dropped (`sink_error`) and never goes 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-
-import msgspec
+from types import MappingProxyType
 
 from streamtrace.core.content import ContentPolicy
 from streamtrace.core.errors import ConfigError
 from streamtrace.core.events import Event
 from streamtrace.core.redact import Redactor, redact, without_content
-from streamtrace.core.sink import ContentMode, Sink, SinkStats, StreamInfo
+from streamtrace.core.sink import CONTENT_MODES, ContentMode, Sink, SinkStats, StreamInfo
 from streamtrace.core.summary import RunSummary
+from streamtrace.environment import content_from_env
 from streamtrace.logs import WARNINGS
 
-MODES: tuple[ContentMode, ...] = ("off", "hash", "full")
 ContentRule = ContentMode | Mapping[str, ContentMode]
 
 _MAX_EVENT_ERRORS = 3
@@ -27,16 +26,19 @@ class Fanout:
     """All sinks of one middleware."""
 
     def __init__(
-        self, sinks: Sequence[Sink], content: ContentRule, redactor: Redactor | None
+        self,
+        sinks: Sequence[Sink],
+        content: ContentRule | None,
+        redactor: Redactor | None,
+        environ: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.sinks = tuple(sinks)
         self._redactor = redactor
-        rules: Mapping[str, ContentMode] = {"*": content} if isinstance(content, str) else content
+        rules = {"*": content} if isinstance(content, str) else dict(content or {})
         for route, mode in rules.items():
             _check_mode(mode, f"content[{route!r}]")
-        self._default: ContentMode = rules.get("*", "off")
-        self._routes = {route: mode for route, mode in rules.items() if route != "*"}
-        self._errors = [0] * len(self.sinks)
+        default = rules.pop("*", None)
+        self._routes = rules
         for sink in self.sinks:
             if not isinstance(sink, Sink):
                 raise ConfigError(
@@ -45,6 +47,9 @@ class Fanout:
             if sink.content is not None:
                 _check_mode(sink.content, f"content of sink {sink.name}")
             sink.track(self.sinks)
+        self._defaults = [
+            default or content_from_env(environ, sink.name) or "off" for sink in self.sinks
+        ]
         self._listeners = [
             index for index, sink in enumerate(self.sinks) if type(sink).event is not Sink.event
         ]
@@ -55,14 +60,17 @@ class Fanout:
         return bool(self._listeners)
 
     def modes(self, route: str) -> tuple[ContentMode, ...]:
-        """What each sink may see of a stream on this route. A rule for the route caps them all."""
-        cap = self._routes.get(route)
-        return tuple(
-            min(sink.content or self._default, cap, key=MODES.index)
-            if cap is not None and sink.content is not None
-            else sink.content or cap or self._default
-            for sink in self.sinks
-        )
+        """What each sink may see of a stream on this route.
+
+        Its own setting, else the rule for the route, else the rule for all, else the environment.
+        A rule for the route is also the most that any sink may see there.
+        """
+        rule = self._routes.get(route)
+        modes = []
+        for sink, default in zip(self.sinks, self._defaults, strict=True):
+            told = [mode for mode in (sink.content, rule) if mode is not None]
+            modes.append(min(told, key=CONTENT_MODES.index) if told else default)
+        return tuple(modes)
 
     def policy(self, modes: Sequence[ContentMode], max_content_bytes: int) -> ContentPolicy:
         """What must be kept so that every sink gets what it may see."""
@@ -92,24 +100,17 @@ class Fanout:
                     views[mode] = redact(summary, mode, self._redactor)
                 sink.end(info, views[mode])
             except Exception as error:
-                self._errors[index] += 1
+                sink.failures += 1
                 self._failed(index, "end", error)
 
     def stats(self) -> dict[str, SinkStats]:
         """Where the records of each sink are, by its name; same names are numbered."""
         result: dict[str, SinkStats] = {}
-        for sink, errors in zip(self.sinks, self._errors, strict=True):
-            stats = sink.stats()
-            if errors:
-                stats = msgspec.structs.replace(
-                    stats,
-                    accepted=stats.accepted + errors,
-                    dropped={**stats.dropped, "sink_error": errors},
-                )
+        for sink in self.sinks:
             name, number = sink.name, 2
             while name in result:
                 name, number = f"{sink.name}_{number}", number + 1
-            result[name] = stats
+            result[name] = sink.totals()
         return result
 
     def show(self, event: Event, mode: ContentMode) -> Event:
@@ -150,5 +151,5 @@ class Listener:
 
 
 def _check_mode(mode: str, where: str) -> None:
-    if mode not in MODES:
-        raise ConfigError(f"{where} must be one of {', '.join(MODES)}, got {mode!r}")
+    if mode not in CONTENT_MODES:
+        raise ConfigError(f"{where} must be one of {', '.join(CONTENT_MODES)}, got {mode!r}")

@@ -17,7 +17,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from streamtrace.core.content import MAX_CONTENT_BYTES, content_from_env
+from streamtrace.core.content import MAX_CONTENT_BYTES
 from streamtrace.core.errors import ConfigError
 from streamtrace.core.frames import MAX_FRAME_BYTES
 from streamtrace.core.outcome import StreamEnd
@@ -61,7 +61,7 @@ class StreamTraceMiddleware:
     content     what sinks may see of prompts, texts, arguments and results: "off", "hash" or
                 "full", or a mapping of route templates to these ("*": the rest). A sink's own
                 setting comes first, but never shows more than a rule for the route allows.
-                Default: OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT, else off
+                Default: as the environment says (docs/configuration.md), else off
     redactor    `redactor(text, where) -> str | None`, before any sink, where content is "full"
     include, exclude   route templates to observe, or not to
     agent, release, environment   labels of all runs; `streamtrace.annotate` says them per stream
@@ -115,9 +115,7 @@ class StreamTraceMiddleware:
                 raise ConfigError(f"dialects must be objects of subclasses of Dialect, got {one!r}")
         self.app = app
         self.flush_timeout_s = flush_timeout_s
-        self._fanout = Fanout(
-            sinks, content_from_env(os.environ) if content is None else content, redactor
-        )
+        self._fanout = Fanout(sinks, content, redactor, os.environ)
         own = {one.name: one for one in dialects}
         self._settings = Settings(
             fanout=self._fanout,
@@ -137,6 +135,8 @@ class StreamTraceMiddleware:
         self._exclude = frozenset(exclude)
         self._pumps = Pumps(max_total_bytes)
         self._active: dict[int, Stream] = {}
+        if pricing is not None:
+            pricing.load()
         close_at_exit(self)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -7,7 +7,7 @@ import hashlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamtrace.core.content import Capture, ContentPolicy, content_from_env, join
+from streamtrace.core.content import Capture, ContentPolicy, join
 
 TEXTS = st.lists(
     st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=20), max_size=10
@@ -65,16 +65,3 @@ def test_many_tiny_pieces_do_not_pile_up() -> None:
         capture.add("x")
     assert len(capture._kept) < 1000
     assert capture.content().text == "x" * 10_000
-
-
-def test_only_the_values_that_mean_spans_switch_content_on() -> None:
-    name = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
-    modes = {
-        value: content_from_env({name: value})
-        for value in ("SPAN_ONLY", "span_and_event", "EVENT_ONLY", "NO_CONTENT", "true", "1", "")
-    }
-    assert [value for value, mode in modes.items() if mode == "full"] == [
-        "SPAN_ONLY",
-        "span_and_event",
-    ]
-    assert content_from_env({}) == "off"

@@ -124,6 +124,14 @@ def test_usage_of_the_run_is_the_total_and_belongs_to_no_generation() -> None:
     assert run.generations[0].usage is None
 
 
+def test_usage_of_several_runs_on_one_stream_adds_up() -> None:
+    usage = ev.Usage(scope="run", provider="p", model="m", input_tokens=3)
+    one_run = [ev.RunStarted(), usage, ev.RunFinished()]
+    run = fold(*((n, event) for n, event in enumerate(one_run * 3)))
+    assert run.usage is not None
+    assert run.usage.input_tokens == 9
+
+
 def test_usage_before_the_end_of_a_cut_stream_is_marked_partial() -> None:
     run = fold((1, ev.GenerationStarted(model="m")), (2, ev.Usage(input_tokens=10)))
     assert run.status == "truncated"

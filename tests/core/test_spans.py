@@ -369,3 +369,23 @@ def test_long_content_is_whole_and_long_names_are_cut():
 
     assert text in str(root.attributes[names.INPUT_MESSAGES])
     assert chat.attributes[names.REQUEST_MODEL] == "m" * MAX_WORD_CHARS
+
+
+def test_half_a_surrogate_in_a_text_is_mended():
+    """Protobuf takes no lone surrogate: the attribute, or the whole batch, would be lost."""
+    run = failed_run(
+        tool_calls=[tool_call(arguments=content('{"a":"\ud83d'), result=content("\udfff"))],
+        error=ErrorInfo(type="bad", message=content("\ud800!")),
+    )
+    root, _, call = project(run)
+
+    assert call.attributes[names.TOOL_CALL_ARGUMENTS] == '{"a":"\ufffd'
+    assert call.attributes[names.TOOL_CALL_RESULT] == "\ufffd"
+    assert root.events[-1].attributes[names.ERROR_MESSAGE] == "\ufffd!"
+
+
+def test_lists_of_strangers_are_capped():
+    """A response can name as many finish reasons as it likes."""
+    [_, chat] = project(minimal_run(generations=[generation(finish_reasons=["stop"] * 10_000)]))
+
+    assert chat.attributes[names.RESPONSE_FINISH_REASONS] == ["stop"] * MAX_CHILD_SPANS

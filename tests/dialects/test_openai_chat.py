@@ -307,6 +307,8 @@ F0 = ("c:0:0", "f", "{}")
         (tool(0, None, "f", "{}"), tool(0, None, "g", "[]"), [F0, ("c:0:1", "g", "[]")]),
         # the name after the id
         (tool(0, "a"), tool(0, None, "f", "{}"), [F]),
+        # both after the index
+        (tool(0), tool(0, "a", "f", "{}"), [F]),
         # arguments as an object
         (tool(0, "a", "f", {}), tool(1, "b", "g", ["x"]), [F, ("b", "g", '["x"]')]),
     ],
@@ -337,13 +339,15 @@ def test_the_old_function_call_is_a_tool_call():
     ) == [("c:0:0", "f", "{}")]
 
 
-def test_memory_of_tool_calls_is_bounded():
+def test_memory_of_choices_and_tool_calls_is_bounded():
     decoder = OpenAIChat().decoder()
+    list(decoder.decode(Frame(data=json.dumps(chunk(choice(0))).encode())))  # never finished
     for n in range(3 * openai_chat.MAX_REMEMBERED):
-        data = json.dumps(chunk(choice(n, tool_calls=[tool(n, f"id{n}", "f", "{}")])))
+        calls_one = choice(n + 1, "stop", tool_calls=[tool(n, f"id{n}", "f", "{}")])
+        data = json.dumps(chunk(calls_one))
         assert len(list(decoder.decode(Frame(data=data.encode())))) >= 2
-    assert len(decoder._calls) <= openai_chat.MAX_REMEMBERED
-    assert len(decoder._answers) <= openai_chat.MAX_REMEMBERED
+    memories = (decoder._calls, decoder._answers, decoder._finish_reasons)
+    assert all(len(memory) <= openai_chat.MAX_REMEMBERED for memory in memories)
 
 
 # --- text, reasoning and who speaks --------------------------------------------------------
@@ -381,8 +385,9 @@ def test_reasoning_comes_before_the_text_of_its_chunk():
     assert [type(event) for event in events[1:]] == [ev.ReasoningDelta, ev.TextDelta]
 
 
-def test_a_chunk_about_the_prompt_starts_no_generation():
-    prompt = chunk(chunk_id="", model="", prompt_filter_results=[])
+@pytest.mark.parametrize("model", ["", "m"])
+def test_a_chunk_about_the_prompt_starts_no_generation(model):
+    prompt = chunk(chunk_id="", model=model, prompt_filter_results=[])
     assert told(prompt) == []
     events = told(prompt, chunk(choice(content="Hi")))
     assert events[0] == ev.GenerationStarted(response_id="c", model="m")

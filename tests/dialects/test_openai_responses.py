@@ -467,6 +467,20 @@ def test_a_response_told_only_by_its_last_event_is_told_whole():
     assert events[-1] == ev.RunInterrupted(reason="function_call", tool_call_id="a")
 
 
+@pytest.mark.parametrize("name", CLIENT_READS)
+def test_the_output_that_the_last_event_repeats_is_told_once(name):
+    *frames, last = [
+        frame for frame in frames_of(STREAMS[name]) if b'"type"' in (frame.data or b"")
+    ]
+    end = last.json()
+    if "response" in end:
+        end["response"]["output"] = []
+    shorter = Frame(data=json.dumps(end).encode(), event=last.event)
+    assert events_of(OpenAIResponses(), [*frames, shorter]) == [
+        event for event in decode(STREAMS[name]) if event != ev.Custom(name="unknown")
+    ]
+
+
 def test_what_is_spoken_belongs_to_the_open_message():
     spoken = {"type": "response.audio.transcript.delta", "delta": "Hi"}
     events = told(created(), added(0, "message", role="assistant"), spoken)
@@ -512,6 +526,16 @@ def test_the_arguments_are_told_whole_once(item, pieces, whole, name, said):
     assert len([event for event in decoded if isinstance(event, ev.ToolCallReady)]) == 1
 
 
+def test_arguments_told_piece_by_piece_make_a_call_ready_once():
+    pieces = (at(0, "code_interpreter_call_code.delta", delta=part) for part in "1+1")
+    events = told(
+        created(), added(0, "code_interpreter_call"), *pieces,
+        at(0, "code_interpreter_call.interpreting"), done(0, "code_interpreter_call", code="1+1"),
+    )  # fmt: skip
+    ready = [event for event in events if isinstance(event, ev.ToolCallReady)]
+    assert ready == [ev.ToolCallReady(tool_call_id="i0")]
+
+
 @pytest.mark.parametrize(
     ("kind", "working", "given", "expected"),
     [
@@ -541,6 +565,7 @@ def test_a_tool_of_the_server_is_ready_when_it_starts_to_work(kind, working, giv
         ({"type": "file_search_call", "results": [{"text": "x"}]}, '[{"text":"x"}]', False),
         ({"type": "code_interpreter_call", "outputs": [{"logs": "x"}]}, '[{"logs":"x"}]', False),
         ({"type": "image_generation_call", "result": "aGk="}, None, False),
+        ({"type": "program_output", "result": "x"}, "x", False),
         ({"type": "brand_new_call", "output": "x"}, "x", False),
     ],
 )

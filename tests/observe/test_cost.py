@@ -155,7 +155,7 @@ PRICING = Pricing(MINE)
 
 def test_a_run_and_its_generations_get_their_costs() -> None:
     run = summaries.completed_run(cost_usd=None)
-    for one in run.generations:
+    for one in (*run.generations, *run.usage_by_model):
         one.cost_usd = None
     Pricing().apply(run)
     each = [one.cost_usd for one in run.generations]

@@ -25,7 +25,7 @@ from typing import BinaryIO, TypeVar
 STARTS_WITHIN_S = 30.0
 STOPS_WITHIN_S = 20.0
 ANSWERS_WITHIN_S = 20.0
-GRACE_S = 1  # that open streams get when a server is told to stop; granian has no such limit
+GRACE_S = 1  # that open streams get when a server is told to stop, where it has such a limit
 
 T = TypeVar("T")
 

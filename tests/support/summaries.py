@@ -158,6 +158,7 @@ def completed_run(**changes: Any) -> RunSummary:
                     cached_input_tokens=128,
                     reasoning_tokens=32,
                 ),
+                cost_usd=0.000226,
             )
         ],
         "cost_usd": 0.000226,

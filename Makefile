@@ -1,0 +1,45 @@
+# Each target sets up all that it needs; a repeated run only starts.
+#   make demo                      see streams being traced, in the terminal
+#   make test ARGS="-k tap -x"     the tests, or some of them
+#   make lint                      style, types and import floors
+#   make bench                     what the middleware costs, on this machine
+#   make test PY=python3.13 VENV=.venv-3.13
+
+PY ?=
+VENV ?= .venv
+ARGS ?=
+BIN := $(VENV)/bin
+INPUTS := pyproject.toml constraints.txt tools/setup
+
+.PHONY: demo test lint bench pin clean
+
+demo: $(VENV)/ready-demo
+	$(BIN)/streamtrace demo $(ARGS)
+
+test: $(VENV)/ready-dev
+	PYTHONPATH=tests $(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/ready-dev
+	$(BIN)/python benchmarks/path.py $(ARGS)
+	$(BIN)/python benchmarks/decode.py $(ARGS)
+
+# The newest versions of everything, written to constraints.txt.
+pin:
+	tools/pin "$(PY)"
+
+clean:
+	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(VENV)/ready-demo: $(INPUTS)
+	tools/setup $(VENV) "$(PY)" -e '.[cli]'
+	@touch $@
+
+$(VENV)/ready-dev: $(INPUTS)
+	tools/setup $(VENV) "$(PY)" -e '.[all]' --group dev
+	@touch $@

@@ -1,0 +1,1 @@
+"""The command line: `streamtrace demo`, `run` and `inspect`. One file per command."""

@@ -1,0 +1,163 @@
+"""`streamtrace demo`: a chat page, an agent that streams its answers, and their traces.
+
+    GET  /                    the page
+    POST /chat                {"message", "thread_id"?, "dialect"?}: the scripted agent, streamed
+    GET  /recordings          the recorded streams there are
+    POST /replay/{recording}  one of them, byte for byte, at the pace of an agent
+    GET  /metrics             Prometheus
+
+Everything is observed by the middleware that users put around their own app, and nothing else.
+The terminal shows content, since whoever started the demo reads it; exporters keep their setting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from prometheus_client import CollectorRegistry
+from rich.console import Console
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from streamtrace import StreamTraceMiddleware
+from streamtrace.cli.demo_agent import Pause, script
+from streamtrace.cli.demo_wire import WRITERS
+from streamtrace.cli.recordings import RECORDINGS, messages
+from streamtrace.cli.serving import listen, serve
+from streamtrace.cli.terminal import TerminalSink, console
+from streamtrace.core.frames import encode_frame
+from streamtrace.core.sink import Sink
+from streamtrace.sinks.env import sinks_from_env
+from streamtrace.sinks.prometheus import PrometheusSink, metrics_app
+
+MAX_BODY_BYTES = 64 * 1024
+MAX_MESSAGE_BYTES = 8 * 1024
+MAX_THREAD_ID_CHARS = 128
+FRAME_S = 0.03
+MAX_REPLAY_S = 15.0
+
+_STATIC = Path(__file__).parent / "static"
+_STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+def demo(host: str, port: int, for_s: float | None) -> int:
+    """Serve the demo until it is interrupted, or for so many seconds."""
+    taken, url = listen(host, port)
+    target = console()
+    registry = CollectorRegistry()
+    elsewhere = [sink for sink in sinks_from_env() if not isinstance(sink, PrometheusSink)]
+    sinks: list[Sink] = [
+        TerminalSink(target, content="full"),
+        *elsewhere,
+        PrometheusSink(registry=registry),
+    ]
+    app = build_app(metrics_app(registry))
+    _greet(target, url, [sink.name for sink in elsewhere])
+    serve(StreamTraceMiddleware(app, sinks=sinks), taken, for_s)
+    return 0
+
+
+def build_app(metrics: Any) -> Starlette:
+    """The demo without its middleware."""
+    return Starlette(
+        routes=[
+            Route("/", _page),
+            Route("/chat", _chat, methods=["POST"]),
+            Route("/recordings", _recordings),
+            Route("/replay/{recording}", _replay, methods=["POST"]),
+            Mount("/static", StaticFiles(directory=_STATIC)),
+            Route("/metrics", metrics),
+        ]
+    )
+
+
+def _greet(target: Console, url: str, elsewhere: list[str]) -> None:
+    target.print(f"streamtrace demo: open {url} (Ctrl+C stops it)", style="bold")
+    target.print("Or try, from another terminal:")
+    ask = f"curl -N {url}/chat -H 'content-type: application/json' -d"
+    target.print(f'  {ask} \'{{"message": "weather in Tokyo"}}\'')
+    target.print(f'  {ask} \'{{"message": "fail", "dialect": "anthropic"}}\'')
+    target.print(f"  curl -s {url}/metrics | grep ^streamtrace")
+    target.print(f"Runs are drawn here; they go to: {', '.join(['prometheus', *elsewhere])}")
+
+
+class _Chat(msgspec.Struct):
+    message: str
+    thread_id: str = "demo"
+    dialect: str = next(iter(WRITERS))
+
+
+async def _page(request: Request) -> Response:
+    return FileResponse(_STATIC / "index.html")
+
+
+async def _chat(request: Request) -> Response:
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MAX_BODY_BYTES:
+            return _refused(413, f"the body is over {MAX_BODY_BYTES} bytes")
+    try:
+        asked = msgspec.json.decode(bytes(body), type=_Chat)
+    except msgspec.ValidationError as error:
+        return _refused(422, str(error))
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return _refused(400, f"the body is no JSON: {error}")
+    wrong = _wrong(asked)
+    return _stream(_answer(asked)) if wrong is None else _refused(422, wrong)
+
+
+def _wrong(asked: _Chat) -> str | None:
+    if not asked.message.strip():
+        return "message is empty"
+    if len(asked.message.encode()) > MAX_MESSAGE_BYTES:
+        return f"message is over {MAX_MESSAGE_BYTES} bytes"
+    if len(asked.thread_id) > MAX_THREAD_ID_CHARS:
+        return f"thread_id is over {MAX_THREAD_ID_CHARS} characters"
+    if asked.dialect not in WRITERS:
+        return f"dialect is not known; there are {', '.join(WRITERS)}"
+    return None
+
+
+async def _answer(asked: _Chat) -> AsyncIterator[bytes]:
+    run_id = secrets.token_hex(4)
+    writer = WRITERS[asked.dialect](run_id, asked.thread_id)
+    for beat in script(asked.message, run_id=run_id, thread_id=asked.thread_id):
+        if isinstance(beat, Pause):
+            await asyncio.sleep(beat.seconds)
+        elif piece := b"".join(map(encode_frame, writer.write(beat))):
+            yield piece
+
+
+async def _recordings(request: Request) -> Response:
+    return JSONResponse([one.described() for one in RECORDINGS.values()])
+
+
+async def _replay(request: Request) -> Response:
+    recording = RECORDINGS.get(request.path_params["recording"])
+    if recording is None:
+        return _refused(404, f"no such recording; there are {', '.join(RECORDINGS)}")
+
+    async def body() -> AsyncIterator[bytes]:
+        pieces = messages(recording.body)
+        for piece in pieces:
+            await asyncio.sleep(min(FRAME_S, MAX_REPLAY_S / len(pieces)))
+            yield piece
+
+    return _stream(body())
+
+
+def _stream(body: AsyncIterator[bytes]) -> Response:
+    return StreamingResponse(body, media_type="text/event-stream", headers=_STREAM_HEADERS)
+
+
+def _refused(status: int, message: str) -> Response:
+    return JSONResponse({"error": message}, status_code=status)

@@ -1,0 +1,83 @@
+"""`streamtrace inspect`: what a recorded response body says.
+
+Rules that hold here:
+
+* The file is read in pieces, so its size does not matter.
+* A body that begins with a brace is JSON lines; anything else is Server-Sent Events.
+* A body holds no times. For the drawing, each line is fed with its offset in bytes in the place of
+  a time, and the axis says so; in JSON all times are null, since absent is not zero.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from streamtrace.cli.errors import UsageError
+from streamtrace.observe.offline import summarize
+
+PIECE_BYTES = 64 * 1024
+
+
+def inspect(name: str, dialect: str | None, as_json: bool) -> int:
+    """Print the waterfall, or the summary as JSON. Raises UsageError, ConfigError."""
+    read = _pieces if as_json else _positions
+    with _opened(name) as file:
+        media_type = _media_type(file.peek())
+        summary = summarize(read(file), dialect=dialect, media_type=media_type)
+    if as_json:
+        timeless = _without_times(summary.to_dict())
+        sys.stdout.write(msgspec.json.encode(timeless).decode() + "\n")
+    else:
+        from streamtrace.cli.terminal import console, draw  # noqa: PLC0415
+
+        draw(console(), summary, axis="position")
+    return 0
+
+
+@contextmanager
+def _opened(name: str) -> Iterator[BufferedReader]:
+    try:
+        if name == "-":
+            with open(sys.stdin.fileno(), "rb", closefd=False) as file:
+                yield file
+        else:
+            with Path(name).open("rb") as file:
+                yield file
+    except OSError as error:
+        raise UsageError(f"cannot read {name}: {error.strerror or error}") from error
+
+
+def _media_type(head: bytes) -> str:
+    lines = head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
+    return "application/x-ndjson" if lines else "text/event-stream"
+
+
+def _without_times(value: Any) -> Any:
+    """All moments and lengths of time as null; their names end in `_s`, for seconds."""
+    if isinstance(value, list):
+        return [_without_times(one) for one in value]
+    if isinstance(value, dict):
+        return {
+            name: None if name == "started_at" or name.endswith("_s") else _without_times(one)
+            for name, one in value.items()
+        }
+    return value
+
+
+def _pieces(file: BufferedReader) -> Iterator[bytes | tuple[int, bytes]]:
+    while piece := file.read(PIECE_BYTES):
+        yield piece
+
+
+def _positions(file: BufferedReader) -> Iterator[bytes | tuple[int, bytes]]:
+    offset = 0
+    while line := file.readline(PIECE_BYTES):
+        offset += len(line)
+        yield offset, line

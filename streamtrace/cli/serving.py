@@ -1,0 +1,51 @@
+"""uvicorn, started the same way by `demo` and `run`.
+
+The port is taken before anything else happens, so that a busy one is a plain message and the
+address that is printed is the true one, with `--port 0` as well.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+import uvicorn
+
+from streamtrace.cli.errors import UsageError
+
+DRAIN_S = 2
+"""How long open streams may go on after the server was told to stop."""
+
+
+def listen(host: str, port: int) -> tuple[socket.socket, str]:
+    """A listening socket, and the URL under which it is reached. Raises UsageError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        taken = socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"cannot listen on {host} port {port}: {error}") from error
+    name = f"[{host}]" if family == socket.AF_INET6 else host
+    return taken, f"http://{name}:{taken.getsockname()[1]}"
+
+
+def serve(app: object, taken: socket.socket, for_s: float | None = None) -> None:
+    """Serve until interrupted, or for `for_s` seconds. The middleware sees to its sinks."""
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,  # type: ignore[arg-type]
+            log_level="warning",
+            timeout_graceful_shutdown=DRAIN_S,
+        )
+    )
+    timer = None
+    if for_s is not None:
+        timer = threading.Timer(for_s, setattr, (server, "should_exit", True))
+        timer.daemon = True
+        timer.start()
+    try:
+        server.run(sockets=[taken])
+    except KeyboardInterrupt:  # uvicorn raises it again, once it has shut down
+        return
+    finally:
+        if timer is not None:
+            timer.cancel()

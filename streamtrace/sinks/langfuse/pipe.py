@@ -1,0 +1,208 @@
+"""The way to Langfuse: the SDK's span processor on a tracer provider of our own, and HTTP.
+
+Rules that hold here:
+
+* The app's Langfuse client, its tracer provider, its context, and what its OTEL_* variables say to
+  its collector are neither used nor changed.
+* Whether a request arrived is known when `send` returns; no queue and no thread stand between.
+
+The SDK's client is not used. It is one per public key and process: where the app has one, we would
+be handed that, with its provider, URL and masking; where it makes one later, it would be handed
+ours; and beside a client with another key `get_client()` answers with a disabled one. The processor
+is the part of the SDK that stands alone. Its batching base is replaced: that evicts the oldest span
+when full, at a size that OTEL_BSP_* variables of the app set, and hides whether a batch arrived.
+
+This module imports the SDK, which takes a while: the sink imports it on its worker.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import requests
+from langfuse import __version__ as sdk_version
+from langfuse._client.span_processor import LangfuseSpanProcessor
+from opentelemetry.context import (
+    _SUPPRESS_INSTRUMENTATION_KEY,
+    Context,
+    attach,
+    detach,
+    set_value,
+)
+from opentelemetry.exporter.otlp.proto.http import Compression
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.trace import (
+    INVALID_SPAN,
+    NonRecordingSpan,
+    SpanContext,
+    TraceFlags,
+    set_span_in_context,
+)
+from requests.structures import CaseInsensitiveDict
+
+from streamtrace.core.summary import TraceIds
+from streamtrace.sinks.langfuse.observations import Observation
+
+TRACES_PATH = "/api/public/otel/v1/traces"
+SCOPE = "langfuse-sdk"
+"""Langfuse takes a scope of this name for its SDK's, and copies no attributes into metadata."""
+
+
+class Pipe:
+    """Makes spans as the SDK does, and sends them. For one thread."""
+
+    def __init__(self, public_key: str, secret_key: str, base_url: str, timeout_s: float) -> None:
+        login = base64.b64encode(f"{public_key}:{secret_key}".encode()).decode()
+        headers = {
+            "authorization": f"Basic {login}",
+            "content-encoding": "gzip",
+            "content-type": "application/x-protobuf",
+            "user-agent": f"streamtrace langfuse-python/{sdk_version}",
+            "x-langfuse-sdk-name": "python",
+            "x-langfuse-sdk-version": sdk_version,
+            "x-langfuse-public-key": public_key,
+            "x-langfuse-ingestion-version": "4",
+        }
+        self.status: int | None = None
+        self._session = requests.Session()
+        self._session.auth = _OnlyThese(headers)
+        self._session.hooks["response"].append(self._answered)
+        self._exporter = OTLPSpanExporter(
+            endpoint=base_url + TRACES_PATH,
+            headers=headers,
+            timeout=timeout_s,
+            compression=Compression.Gzip,
+            session=self._session,
+        )
+        # The exporter set these from OTEL_EXPORTER_OTLP_CERTIFICATE and _CLIENT_CERTIFICATE.
+        self._session.verify, self._session.cert = True, None
+        self._ids = _Ids()
+        self._processor = _Processor(
+            public_key=public_key,
+            secret_key=secret_key,
+            base_url=base_url,
+            span_exporter=self._exporter,
+            should_export_span=lambda span: True,
+        )
+        provider = TracerProvider(
+            resource=Resource.create(),
+            sampler=ALWAYS_ON,  # also below a caller that did not sample
+            id_generator=self._ids,
+            span_limits=SpanLimits(*[SpanLimits.UNSET] * 8),  # half a JSON text is none
+            shutdown_on_exit=False,
+        )
+        provider.add_span_processor(self._processor)
+        self._tracer = provider.get_tracer(
+            SCOPE, sdk_version, attributes={"public_key": public_key}
+        )
+
+    def spans(self, ids: TraceIds | None, run: list[Observation]) -> list[ReadableSpan]:
+        """The ended spans of a run. The root starts first and ends last, by which the SDK knows it.
+
+        A later SDK might filter, or batch in another place: that must not go unnoticed.
+        """
+        first, *children = run
+        ended: list[ReadableSpan] = []
+        self._processor.ended = ended
+        self._ids.prepared = ids
+        try:
+            root = self._tracer.start_span(
+                first.name, _above(ids), attributes=first.attributes, start_time=first.start_ns
+            )
+        finally:
+            self._ids.prepared = None
+        below = set_span_in_context(root, Context())
+        for one in children:
+            span = self._tracer.start_span(
+                one.name, below, attributes=one.attributes, start_time=one.start_ns
+            )
+            span.end(one.end_ns)
+        root.end(first.end_ns)
+        if len(ended) != len(run):
+            raise RuntimeError("the Langfuse SDK did not hand over every span")
+        return ended
+
+    def send(self, spans: list[ReadableSpan]) -> bool:
+        """Whether Langfuse took the spans; `status` is what it answered last, if it answered."""
+        self.status = None
+        token = attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))  # no spans of the app
+        try:
+            result = self._exporter.export(spans)
+        finally:
+            detach(token)
+        # The exporter follows no redirect, and takes one for a success.
+        arrived = self.status is not None and 200 <= self.status < 300
+        return result is SpanExportResult.SUCCESS and arrived
+
+    def close(self) -> None:
+        """Give back the connection."""
+        self._session.close()
+
+    def _answered(self, response: requests.Response, **_: Any) -> None:
+        self.status = response.status_code
+
+
+class _WithoutQueue(BatchSpanProcessor):
+    """Stands in for the batching base of the SDK's processor: keeps ended spans, and no more."""
+
+    def __init__(self, **_: Any) -> None:
+        self.ended: list[ReadableSpan] = []
+
+    def on_end(self, span: ReadableSpan) -> None:
+        self.ended.append(span)
+
+
+class _Processor(LangfuseSpanProcessor, _WithoutQueue):
+    """The SDK's processor, whose `super()` finds the class above before its own base."""
+
+
+class _Ids(RandomIdGenerator):
+    """Gives the root span the ids that the run was promised."""
+
+    prepared: TraceIds | None = None
+
+    def generate_trace_id(self) -> int:
+        given = 0 if self.prepared is None else int(self.prepared.trace_id, 16)
+        return given or super().generate_trace_id()
+
+    def generate_span_id(self) -> int:
+        given = 0 if self.prepared is None else int(self.prepared.span_id, 16)
+        return given or super().generate_span_id()
+
+
+class _OnlyThese(requests.auth.AuthBase):
+    """Has the last word on headers.
+
+    Without it OTEL_EXPORTER_OTLP_HEADERS would go to Langfuse too, and a password from .netrc would
+    replace ours.
+    """
+
+    def __init__(self, headers: dict[str, str]) -> None:
+        self._headers = headers
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers = CaseInsensitiveDict(self._headers)
+        return request
+
+
+def _above(ids: TraceIds | None) -> Context:
+    """The span above the run, and nothing else of the request.
+
+    Any client can send baggage, and the SDK takes user, session and environment from it. Nor is the
+    context ever empty: the SDK would take the thread's instead.
+    """
+    if ids is None or ids.parent_span_id is None:
+        return set_span_in_context(INVALID_SPAN, Context())
+    parent = SpanContext(
+        int(ids.trace_id, 16),
+        int(ids.parent_span_id, 16),
+        is_remote=True,
+        trace_flags=TraceFlags(TraceFlags.SAMPLED if ids.sampled else TraceFlags.DEFAULT),
+    )
+    return set_span_in_context(NonRecordingSpan(parent), Context())

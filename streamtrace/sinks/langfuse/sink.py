@@ -1,0 +1,131 @@
+"""The Langfuse sink: settings, and runs packed into requests.
+
+Rules that hold here:
+
+* A run is sent once and whole, in one request: never evicted, split, or sent again later.
+* Settings mean what they mean to the Langfuse SDK, and come from the same variables.
+* Construction imports nothing and starts nothing; the SDK is imported by the worker.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Unpack
+
+from streamtrace.core.errors import ConfigError, MissingExtra
+from streamtrace.core.sink import ContentMode
+from streamtrace.core.summary import RunSummary
+from streamtrace.logs import WARNINGS
+from streamtrace.sinks.langfuse.observations import ENVIRONMENT, observations
+from streamtrace.sinks.queued import QueuedSink, QueueOptions
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
+    from streamtrace.sinks.langfuse.pipe import Pipe
+
+CLOUD_URL = "https://cloud.langfuse.com"
+MAX_SPANS_PER_REQUEST = 64
+MAX_CHARS_PER_REQUEST = 4 * 1024 * 1024
+"""A request is full with the run that reaches one of these. A longer run still goes in one."""
+
+
+class LangfuseSink(QueuedSink):
+    """Send each run to Langfuse: an agent over its generations and tools.
+
+    Where they are not given, keys and URL come from LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and
+    LANGFUSE_BASE_URL (or LANGFUSE_HOST), `environment` from LANGFUSE_TRACING_ENVIRONMENT and
+    `release` from LANGFUSE_RELEASE; the labels of a run win over the last two. `timeout_s` is for a
+    request with all its retries. With LANGFUSE_TRACING_ENABLED=false or OTEL_SDK_DISABLED=true
+    nothing is sent and no key is needed: runs count as dropped with reason `disabled`.
+    """
+
+    name = "langfuse"
+
+    def __init__(
+        self,
+        *,
+        public_key: str | None = None,
+        secret_key: str | None = None,
+        base_url: str | None = None,
+        environment: str | None = None,
+        release: str | None = None,
+        content: ContentMode | None = None,
+        timeout_s: float = 5.0,
+        **queue: Unpack[QueueOptions],
+    ) -> None:
+        if find_spec("langfuse") is None:
+            raise MissingExtra("langfuse", "langfuse")
+        if timeout_s <= 0:
+            raise ConfigError(f"timeout_s must be positive, got {timeout_s}")
+        super().__init__(**queue)
+        self.content = content
+        self._disabled = (
+            os.environ.get("LANGFUSE_TRACING_ENABLED", "").lower() == "false"
+            or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+        )
+        self._public_key = self._key("public_key", public_key)
+        self._secret_key = self._key("secret_key", secret_key)
+        url = base_url or _environ("LANGFUSE_BASE_URL") or _environ("LANGFUSE_HOST") or CLOUD_URL
+        if not url.startswith(("https://", "http://")):
+            raise ConfigError("base_url (LANGFUSE_BASE_URL) must begin with https:// or http://")
+        self._base_url = url.rstrip("/")
+        self._environment = environment or _environ("LANGFUSE_TRACING_ENVIRONMENT")
+        if self._environment is not None and not ENVIRONMENT.fullmatch(self._environment):
+            raise ConfigError(
+                f"environment (LANGFUSE_TRACING_ENVIRONMENT) is {self._environment!r}, accepted are"
+                " up to 40 of a-z, 0-9, - and _, not beginning with langfuse"
+            )
+        self._release = release or _environ("LANGFUSE_RELEASE")
+        self._timeout_s = timeout_s
+        self._pipe: Pipe | None = None
+
+    def open(self) -> None:
+        """Import the SDK, and make what leads to Langfuse."""
+        from streamtrace.sinks.langfuse.pipe import Pipe  # noqa: PLC0415
+
+        if not self._disabled:
+            self._pipe = Pipe(self._public_key, self._secret_key, self._base_url, self._timeout_s)
+
+    def export(self, batch: list[RunSummary]) -> dict[str, int]:
+        """Send the runs, a few to a request."""
+        if self._pipe is None:
+            return {"disabled": len(batch)}
+        dropped: Counter[str] = Counter()
+        request: list[ReadableSpan] = []
+        runs = chars = 0
+        for i, summary in enumerate(batch):
+            try:
+                run = observations(summary, self._environment, self._release)
+                request += self._pipe.spans(summary.trace, run)
+            except Exception:  # the other runs are fine
+                dropped["export_error"] += 1
+            else:
+                runs += 1
+                chars += sum(one.chars for one in run)
+            is_full = len(request) >= MAX_SPANS_PER_REQUEST or chars >= MAX_CHARS_PER_REQUEST
+            if runs and (is_full or i == len(batch) - 1):
+                if not self._pipe.send(request):
+                    dropped["export_error"] += runs
+                    answer = self._pipe.status or "nothing"
+                    WARNINGS.warn("langfuse.answer", f"sink langfuse: Langfuse answered {answer}")
+                request, runs, chars = [], 0, 0
+        return dropped
+
+    def release(self) -> None:
+        """Give back the connection."""
+        if self._pipe is not None:
+            self._pipe.close()
+
+    def _key(self, name: str, given: str | None) -> str:
+        variable = f"LANGFUSE_{name.upper()}"
+        key = given or _environ(variable)
+        if key is None and not self._disabled:
+            raise ConfigError(f"{name} is missing: give it, or set {variable}")
+        return key or ""
+
+
+def _environ(variable: str) -> str | None:
+    return os.environ.get(variable) or None

@@ -1,0 +1,268 @@
+"""The metrics of one registry.
+
+Rules that hold here:
+
+* One set per registry, however many sinks: nothing is registered twice.
+* The values of each label are bounded, and with them the number of series.
+* Children are bound once per route and dialect: recording a run looks up next to nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from streamtrace.core import metrics
+from streamtrace.core.errors import ConfigError
+from streamtrace.core.metrics import METRICS, OTHER, UNKNOWN, Metric
+from streamtrace.core.names import GAP_BUCKETS_S
+from streamtrace.core.sink import Sink
+from streamtrace.core.summary import RunSummary, Status
+from streamtrace.sinks.prometheus.client import client, is_multiprocess
+from streamtrace.sinks.prometheus.tracked import Tracked
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+MAX_BUCKETS = 20
+
+_ALL: weakref.WeakKeyDictionary[Any, Series] = weakref.WeakKeyDictionary()
+_ALL_LOCK = threading.Lock()
+
+
+def series_of(registry: CollectorRegistry | None, buckets: Mapping[str, Sequence[float]]) -> Series:
+    """The metrics of this registry, made at the first call."""
+    shared = client().REGISTRY
+    if registry is None or is_multiprocess():
+        # Under several processes all registries write to the same files, so only one may.
+        registry = shared
+    wanted = _checked(buckets)
+    with _ALL_LOCK:
+        found = _ALL.get(registry)
+        if found is None:
+            found = _ALL[registry] = Series(registry, wanted)
+    for name, edges in wanted.items():
+        if found.buckets[name] != edges:
+            raise ConfigError(f"{name} is registered already, with buckets {found.buckets[name]}")
+    return found
+
+
+class Series:
+    """All metrics of one registry, and the label values that they have.
+
+    It is itself registered, as a collector without samples: a scrape asks it first, and so brings
+    the counts of the tracked sinks up to date.
+    """
+
+    def __init__(
+        self, registry: CollectorRegistry, buckets: Mapping[str, tuple[float, ...]]
+    ) -> None:
+        self.multiprocess = is_multiprocess()
+        self.buckets = {one.name: buckets.get(one.name, one.buckets) for one in METRICS}
+        self.lock = threading.Lock()
+        self._seen: dict[str, set[str]] = {}
+        self._streams: dict[tuple[str, str], Stream] = {}
+        self._tracked: list[Tracked] = []
+        registry.register(self)
+        self._families = {
+            one.name: _family(registry, one, self.buckets[one.name]) for one in METRICS
+        }
+        self[metrics.BUILD_INFO].labels(_version()).set(1)
+
+    def __getitem__(self, metric: Metric) -> Any:
+        """The client's collector of a metric."""
+        return self._families[metric.name]
+
+    def describe(self) -> list[Any]:
+        """It has no samples of its own."""
+        return []
+
+    def collect(self) -> list[Any]:
+        """Bring the counts of the tracked sinks up to date."""
+        with self.lock:
+            tracked = list(self._tracked)
+        for entry in tracked:
+            entry.sync()
+        return []
+
+    def bounded(self, label: str, value: str | None, limit: int) -> str:
+        """The value, made printable, or `other` if there are enough of them already."""
+        if not value:
+            return UNKNOWN
+        if len(value) > metrics.MAX_LABEL_CHARS or not value.isprintable():
+            cut = value[: metrics.MAX_LABEL_CHARS]
+            value = "".join(char if char.isprintable() else "_" for char in cut)
+        if value in self._seen.get(label, ()):
+            return value
+        with self.lock:
+            seen = self._seen.setdefault(label, set())
+            if value not in seen and len(seen) >= limit:
+                return OTHER
+            seen.add(value)
+            return value
+
+    def route(self, route: str) -> str:
+        """The label of a route."""
+        return self.bounded("route", route, metrics.MAX_ROUTES)
+
+    def stream(self, route: str, dialect: str) -> Stream:
+        """What is recorded of streams of this route and dialect."""
+        route = self.route(route)
+        dialect = self.bounded("dialect", dialect, metrics.MAX_LABEL_VALUES)
+        found = self._streams.get((route, dialect))
+        if found is None:
+            with self.lock:
+                if len(self._streams) >= metrics.MAX_STREAM_KINDS:
+                    route = dialect = OTHER
+                found = self._streams.get((route, dialect)) or Stream(self, route, dialect)
+                self._streams[route, dialect] = found
+        return found
+
+    def track(self, sink: Sink, limit: int) -> Tracked:
+        """The entry of this sink: one per registry, however many trackers it has."""
+        label = self.bounded("sink", sink.name, limit)
+        entry = Tracked(self, sink, label, limit)
+        done = [one for one in self._tracked if one.is_done()]
+        with self.lock:
+            for known in self._tracked:
+                if known.sink() is sink:
+                    return known
+            self._tracked = [one for one in self._tracked if one not in done] + [entry]
+        return entry
+
+    def after_fork(self) -> None:
+        """The locks may be held by threads that the child does not have."""
+        self.lock = threading.Lock()
+        for entry in self._tracked:
+            entry.lock = threading.Lock()
+
+
+class Stream:
+    """What is recorded per route and dialect."""
+
+    def __init__(self, series: Series, route: str, dialect: str) -> None:
+        self.dialect = dialect
+        self._ended = {
+            status: series[metrics.STREAMS].labels(route, dialect, status.value)
+            for status in Status
+        }
+        self._duration = functools.partial(series[metrics.STREAM_DURATION].labels, route, dialect)
+        self._stalled = series[metrics.STREAMS_STALLED].labels(route, dialect)
+        self._gaps = series[metrics.EVENT_GAP].labels(route, dialect)
+        self._times: list[tuple[str, Any, bool]] = []
+        self._counts: list[tuple[str, Any]] = []
+        for metric in METRICS:
+            if metric.field is not None:
+                child = series[metric].labels(route, dialect)
+                if metric.kind == "histogram":
+                    self._times.append((metric.field, child, metric.exemplar))
+                else:
+                    self._counts.append((metric.field, child))
+
+    def record(self, summary: RunSummary, exemplar: dict[str, str] | None) -> None:
+        """Add one run."""
+        self._ended[summary.status].inc()
+        for field, histogram, is_linked in self._times:
+            ns = getattr(summary, field)
+            if ns is not None:
+                histogram.observe(ns / 1e9, exemplar if is_linked else None)
+        for field, counter in self._counts:
+            counter.inc(getattr(summary, field))
+        if summary.longest_send_stall_ns >= metrics.STALLED_NS:
+            self._stalled.inc()
+        if summary.gap_counts:
+            add_counts(self._gaps, summary.gap_counts, summary.gap_sum_ns / 1e9)
+        self._duration(summary.status.value).observe(summary.duration_ns / 1e9, exemplar)
+
+
+def add_counts(histogram: Any, counts: Sequence[int], total: float) -> None:
+    """Add observations to a histogram with `GAP_BUCKETS_S`, given how many fell into each bucket.
+
+    Reaches into the client: one addition per bucket, not one search per observation.
+    """
+    if len(counts) != len(GAP_BUCKETS_S) + 1:
+        raise ValueError("one count per bucket is needed")
+    buckets = getattr(histogram, "_buckets", ())
+    if len(buckets) != len(counts) or not hasattr(histogram, "_sum"):
+        observe_each(histogram, counts, total)
+        return
+    for bucket, count in zip(buckets, counts, strict=True):
+        if count:
+            bucket.inc(count)
+    histogram._sum.inc(total)
+
+
+def observe_each(histogram: Any, counts: Sequence[int], total: float) -> None:
+    """The same with public means only: as many observations, in the same buckets, of the same sum.
+
+    All lie equally far between the edges of their buckets, as far as the sum demands.
+    """
+    lows = (0.0, *GAP_BUCKETS_S)
+    excess = total - sum(count * low for count, low in zip(counts, lows, strict=True))
+    endless = counts[-1]
+    widths = [high - low for low, high in itertools.pairwise(lows)]
+    widths.append(excess / endless if endless else 0.0)
+    room = sum(count * width for count, width in zip(counts, widths, strict=True))
+    share = min(max(excess / room, 1e-9), 1.0) if room else 1.0
+    for count, low, width in zip(counts, lows, widths, strict=True):
+        for _ in range(count):
+            histogram.observe(low + share * width)
+
+
+def _checked(buckets: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, ...]]:
+    known = {one.name for one in METRICS if one.kind == "histogram"}
+    checked = {}
+    for name, edges in buckets.items():
+        if name == metrics.EVENT_GAP.name:
+            raise ConfigError(f"{name} is counted in fixed buckets, they cannot be changed")
+        if name not in known:
+            raise ConfigError(f"{name} is no histogram; there are: {', '.join(sorted(known))}")
+        checked[name] = tuple(float(edge) for edge in edges)
+        if not 0 < len(edges) < MAX_BUCKETS or list(edges) != sorted(set(edges)):
+            raise ConfigError(
+                f"buckets of {name} must be 1 to {MAX_BUCKETS - 1} rising edges, got {edges!r}"
+            )
+    return checked
+
+
+def _family(registry: Any, metric: Metric, buckets: tuple[float, ...]) -> Any:
+    kind = getattr(client(), metric.kind.capitalize())
+    more: dict[str, Any] = {}
+    if metric.kind == "histogram":
+        more["buckets"] = buckets
+    if metric.kind == "gauge":
+        more["multiprocess_mode"] = "livemax" if metric is metrics.BUILD_INFO else "livesum"
+    try:
+        return kind(metric.name, metric.help, metric.labels, registry=registry, **more)
+    except ValueError:  # this module was loaded twice; or somebody else has taken the name
+        found: Any = getattr(registry, "_names_to_collectors", {}).get(metric.name)
+        if type(found) is not kind or found._labelnames != metric.labels:
+            raise ConfigError(
+                f"the registry has another metric with the name {metric.name}"
+            ) from None
+        return found
+
+
+def _version() -> str:
+    from importlib import metadata  # noqa: PLC0415  slow to import
+
+    try:
+        return metadata.version("streamtrace")
+    except metadata.PackageNotFoundError:  # run from a source tree
+        return UNKNOWN
+
+
+def _after_fork() -> None:
+    global _ALL_LOCK  # noqa: PLW0603
+    _ALL_LOCK = threading.Lock()
+    for series in _ALL.values():
+        series.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,142 @@
+"""`streamtrace inspect`: recorded bodies, from files and from standard input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import command
+
+from streamtrace.cli.main import main
+
+RECORDINGS = sorted((command.ROOT / "tests" / "recordings").glob("*.sse"))
+KNOWN = {"ag-ui", "anthropic", "openai-chat", "openai-responses"}
+
+
+def dialect_of(recording: Path) -> str:
+    return json.loads(recording.with_suffix(".meta.json").read_text())["dialect"]
+
+
+@pytest.mark.parametrize("recording", RECORDINGS, ids=lambda path: path.stem)
+def test_a_recording_becomes_json(capsys, recording):
+    assert main(["inspect", str(recording), "--json"]) == 0
+    line = capsys.readouterr().out
+    run = json.loads(line)
+    assert line.count("\n") == 1
+    if dialect_of(recording) in KNOWN:
+        assert run["dialect"] == dialect_of(recording)
+    assert run["frames"] > 0
+    assert run["bytes"] == recording.stat().st_size
+
+
+@pytest.mark.parametrize("recording", RECORDINGS, ids=lambda path: path.stem)
+def test_a_recording_is_drawn(capsys, monkeypatch, recording):
+    monkeypatch.setenv("COLUMNS", "100")
+    assert main(["inspect", str(recording)]) == 0
+    out = capsys.readouterr().out
+    assert f" · {dialect_of(recording)}" in out or dialect_of(recording) not in KNOWN
+    assert "a recording has no times" in out
+    assert "\x1b" not in out
+
+
+def test_times_that_nobody_knows_are_null(capsys):
+    recording = next(path for path in RECORDINGS if "web_fetch" in path.stem)
+    main(["inspect", str(recording), "--json"])
+    run = json.loads(capsys.readouterr().out)
+    assert {"duration_s", "time_to_first_token_s", "send_stall_s"} <= run.keys()
+    for part in (run, *run["generations"], *run["tool_calls"], *run["steps"]):
+        for name, value in part.items():
+            assert value is None or not name.endswith("_s"), name
+    assert run["started_at"] is None
+
+
+def test_content_is_shown_in_full(capsys):
+    recording = next(path for path in RECORDINGS if "web_fetch" in path.stem)
+    main(["inspect", str(recording), "--json"])
+    run = json.loads(capsys.readouterr().out)
+    assert run["generations"][-1]["text"].startswith("Pydantic AI is a Python agent framework")
+    assert run["tool_calls"][0]["arguments"]
+
+
+def test_standard_input_reads_as_a_file_does(capsys):
+    recording = RECORDINGS[0]
+    main(["inspect", str(recording), "--json"])
+    done = command.run("inspect", "-", "--json", stdin=recording.read_bytes())
+    assert done.returncode == 0
+    assert json.loads(done.stdout) == json.loads(capsys.readouterr().out)
+
+
+def test_json_lines_are_known_by_their_brace():
+    lines = b'{"type":"token","content":"Hel"}\n{"type":"token","content":"lo"}\n{"type":"done"}\n'
+    done = command.run("inspect", "-", "--json", stdin=lines)
+    run = json.loads(done.stdout)
+    assert (run["dialect"], run["status"], run["frames"]) == ("generic", "completed", 3)
+    assert run["generations"][0]["text"] == "Hello"
+
+
+def test_an_empty_body_is_a_run_of_nothing():
+    done = command.run("inspect", "-", "--json", stdin=b"")
+    assert done.returncode == 0
+    run = json.loads(done.stdout)
+    assert (run["dialect"], run["frames"], run["events"]) == ("unknown", 0, 0)
+
+
+def test_the_dialect_can_be_told(capsys):
+    recording = next(path for path in RECORDINGS if dialect_of(path) == "anthropic")
+    assert main(["inspect", str(recording), "--json", "--dialect", "openai-chat"]) == 0
+    assert json.loads(capsys.readouterr().out)["dialect"] == "openai-chat"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["no/such/file.sse"], "No such file"),
+        (["."], "directory"),
+        ([str(RECORDINGS[0]), "--dialect", "klingon"], "klingon"),
+    ],
+)
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_what_cannot_be_read_is_a_message(capsys, arguments, told, more):
+    assert main(["inspect", *arguments, *more]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert told in err
+    assert err.startswith("streamtrace: ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_reader_that_leaves_is_no_failure_to_talk_about(more):
+    """`streamtrace inspect ... | head -1`"""
+    recording = next(path for path in RECORDINGS if "web_fetch" in path.stem)
+    with subprocess.Popen(
+        [sys.executable, "-m", "streamtrace.cli", "inspect", str(recording), *more],
+        env=command.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
+def test_json_needs_no_extra_package():
+    """rich, starlette and uvicorn are not imported for it."""
+    code = (
+        "import sys; from streamtrace.cli.main import main;"
+        f"code = main(['inspect', {str(RECORDINGS[0])!r}, '--json']);"
+        "found = {'rich', 'starlette', 'uvicorn', 'prometheus_client'} & set(sys.modules);"
+        "sys.exit(f'imported {found}' if found else code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=command.environment(),
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr

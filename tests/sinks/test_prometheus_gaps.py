@@ -1,0 +1,69 @@
+"""Gaps are added in bulk, and read as if they had been observed one by one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import Histogram
+
+from streamtrace.core.names import GAP_BUCKETS_S
+from streamtrace.sinks.prometheus.series import add_counts, observe_each
+
+
+def count_gaps(gaps: list[float]) -> list[int]:
+    counts = [0] * (len(GAP_BUCKETS_S) + 1)
+    for gap in gaps:
+        counts[sum(edge < gap for edge in GAP_BUCKETS_S)] += 1
+    return counts
+
+
+def buckets_and_sum(histogram: Histogram) -> tuple[list[float], float]:
+    (family,) = histogram.collect()
+    buckets = [one.value for one in family.samples if one.name.endswith("_bucket")]
+    (total,) = [one.value for one in family.samples if one.name.endswith("_sum")]
+    return buckets, total
+
+
+gap_lists = st.lists(
+    st.sampled_from(GAP_BUCKETS_S) | st.floats(1e-6, 400, allow_nan=False), max_size=60
+)
+
+
+@pytest.mark.parametrize("add", [add_counts, observe_each])
+@given(gaps=gap_lists)
+def test_gaps_in_bulk_read_like_gaps_observed_one_by_one(add: Any, gaps: list[float]) -> None:
+    one_by_one = Histogram("gaps", "", buckets=GAP_BUCKETS_S, registry=None)
+    in_bulk = Histogram("gaps", "", buckets=GAP_BUCKETS_S, registry=None)
+    for gap in gaps:
+        one_by_one.observe(gap)
+    add(in_bulk, count_gaps(gaps), sum(gaps))
+    buckets, total = buckets_and_sum(in_bulk)
+    assert buckets == buckets_and_sum(one_by_one)[0]
+    assert total == pytest.approx(sum(gaps), abs=1e-6)
+
+
+def test_gaps_still_count_where_the_client_looks_different_inside() -> None:
+    class Other:
+        """A histogram without the insides that the bulk update knows."""
+
+        def __init__(self) -> None:
+            self.seen: list[float] = []
+
+        def observe(self, amount: float) -> None:
+            self.seen.append(amount)
+
+    other = Other()
+    gaps = [0.0005, 0.015, 0.015, 0.4, 45.0]
+    add_counts(other, count_gaps(gaps), sum(gaps))
+    assert count_gaps(other.seen) == count_gaps(gaps)
+    assert sum(other.seen) == pytest.approx(sum(gaps))
+
+
+def test_a_wrong_number_of_buckets_adds_nothing() -> None:
+    histogram = Histogram("gaps", "", buckets=GAP_BUCKETS_S, registry=None)
+    with pytest.raises(ValueError, match="one count per bucket"):
+        add_counts(histogram, [1, 2, 3], 1.0)
+    assert buckets_and_sum(histogram) == ([0.0] * 18, 0.0)
