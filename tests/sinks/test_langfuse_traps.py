@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import threading
@@ -29,7 +30,7 @@ from support.summaries import (
 )
 
 from streamtrace.core import names
-from streamtrace.core.spans import MAX_CHILD_SPANS
+from streamtrace.core.spans import MAX_CHILD_SPANS, MAX_METADATA
 from streamtrace.core.summary import Content, Labels, ModelUsage, RunSummary, TokenCounts
 from streamtrace.sinks.langfuse import LangfuseSink
 from streamtrace.sinks.langfuse import observations as fields
@@ -199,33 +200,11 @@ def test_a_processor_that_keeps_spans_back_does_not_go_unnoticed(
 
 
 def test_attribute_names_are_those_of_the_sdk() -> None:
-    assert {
-        fields.TYPE: Sdk.OBSERVATION_TYPE,
-        fields.INPUT: Sdk.OBSERVATION_INPUT,
-        fields.OUTPUT: Sdk.OBSERVATION_OUTPUT,
-        fields.LEVEL: Sdk.OBSERVATION_LEVEL,
-        fields.STATUS_MESSAGE: Sdk.OBSERVATION_STATUS_MESSAGE,
-        fields.MODEL: Sdk.OBSERVATION_MODEL,
-        fields.MODEL_PARAMETERS: Sdk.OBSERVATION_MODEL_PARAMETERS,
-        fields.USAGE_DETAILS: Sdk.OBSERVATION_USAGE_DETAILS,
-        fields.COST_DETAILS: Sdk.OBSERVATION_COST_DETAILS,
-        fields.COMPLETION_START_TIME: Sdk.OBSERVATION_COMPLETION_START_TIME,
-        fields.METADATA: Sdk.OBSERVATION_METADATA + ".",
-        fields.USER_ID: Sdk.TRACE_USER_ID,
-        fields.SESSION_ID: Sdk.TRACE_SESSION_ID,
-        fields.TRACE_NAME: Sdk.TRACE_NAME,
-        fields.TRACE_TAGS: Sdk.TRACE_TAGS,
-        fields.TRACE_METADATA: Sdk.TRACE_METADATA + ".",
-        fields.TRACE_ENVIRONMENT: Sdk.ENVIRONMENT,
-        fields.RELEASE: Sdk.RELEASE,
-        fields.AS_ROOT: Sdk.AS_ROOT,
-        IS_APP_ROOT: Sdk.IS_APP_ROOT,
-    }.items() <= {value: value for value in _sdk_names()}.items()
-
-
-def _sdk_names() -> set[str]:
-    plain = {value for key, value in vars(Sdk).items() if key.isupper()}
-    return plain | {Sdk.OBSERVATION_METADATA + ".", Sdk.TRACE_METADATA + "."}
+    sdk = {value for name, value in vars(Sdk).items() if name.isupper()}
+    constants = [value for name, value in vars(fields).items() if name.isupper()]
+    ours = {name for name in constants if isinstance(name, str) and "streamtrace" not in name}
+    assert len(ours) > 15
+    assert {name.rstrip(".") for name in ours} | {IS_APP_ROOT} <= sdk
 
 
 def test_url_and_headers_are_those_of_the_sdk(receiver: OtlpReceiver) -> None:
@@ -277,8 +256,8 @@ def test_a_password_from_netrc_does_not_replace_the_key(
     netrc.write_text("machine 127.0.0.1 login somebody password LEAK\n")
     monkeypatch.setenv("NETRC", str(netrc))
     send(receiver, completed_run())
-    with_sdk = {"sdk": receiver.requests[0].headers["authorization"]}
-    assert with_sdk == {"sdk": "Basic cGstbGYtc2hhcmVkOnNrLWxmLW91cnM="}
+    login = base64.b64encode(f"{PUBLIC_KEY}:{SECRET_KEY}".encode()).decode()
+    assert receiver.requests[0].headers["authorization"] == f"Basic {login}"
 
 
 def test_endpoint_timeout_and_compression_of_the_collector_do_not_count(
@@ -430,6 +409,14 @@ def test_a_label_that_is_too_long_is_left_out_and_named_and_never_cut() -> None:
     assert not any(fields.METADATA + "long" in said for said in children)
 
 
+def test_more_metadata_than_a_span_can_hold_is_named() -> None:
+    labels = Labels(metadata={f"k{i}": i for i in range(MAX_METADATA + 1)})
+    root = observations(completed_run(labels=labels))[0].attributes
+    kept = [key for key in root if key.startswith(fields.TRACE_METADATA)]
+    assert len(kept) == MAX_METADATA
+    assert json.loads(root[fields.LEFT_OUT]) == [fields.TRACE_METADATA]
+
+
 # --- which span is the root ----------------------------------------------------------------------
 
 
@@ -437,7 +424,9 @@ def test_a_label_that_is_too_long_is_left_out_and_named_and_never_cut() -> None:
 def test_only_the_run_is_a_root_also_below_a_server_span(
     receiver: OtlpReceiver, parent: str | None
 ) -> None:
-    spans = send(receiver, completed_run(trace=trace_ids(parent_span_id=parent)))
+    ids = trace_ids(parent_span_id=parent)
+    spans = send(receiver, completed_run(trace=ids))
+    assert {one["trace_id"] for one in spans} == {ids.trace_id}
     marked = [one["attributes"][fields.TYPE] for one in spans if IS_APP_ROOT in one["attributes"]]
     assert marked == ["agent"]
     assert root_of(spans).get(fields.AS_ROOT) is (True if parent else None)
@@ -485,6 +474,8 @@ def test_usage_buckets_do_not_hold_one_another() -> None:
         "output": 30,
         "output_reasoning_tokens": 20,
     }
+    again = [key for key in said if key.startswith(fields.METADATA) and "usage" in key]
+    assert [*again, *(key for key in said if key.endswith(names.COST_USD))] == []
 
 
 def test_reasoning_stays_in_the_output_where_the_server_would_bill_it_at_zero() -> None:
@@ -554,6 +545,12 @@ def test_usage_of_the_run_stands_on_its_last_generation_since_agents_lose_it(
     assert not any(fields.USAGE_SCOPE in one for one in generations_of(completed_run()))
 
 
+def test_usage_of_the_run_names_the_model_where_nobody_else_does() -> None:
+    run = without_usage()
+    run.request.model = run.generations[-1].model = None
+    assert generations_of(run)[-1][fields.MODEL] == "gpt-5-mini-2025-08-07"
+
+
 def test_usage_of_several_models_is_not_billed_at_the_price_of_one() -> None:
     mixed = [
         ModelUsage(model=model, provider=None, usage=TokenCounts(input_tokens=120))
@@ -596,3 +593,6 @@ def test_half_an_emoji_does_not_cost_the_whole_request(receiver: OtlpReceiver) -
         generations=[generation(text=Content(chars=1, text=half))],
     )
     assert len(send(receiver, broken, completed_run(), interval_s=1)) == 3 + 4
+    root, whole = observations(broken)[0].attributes, "\ufffd"
+    assert (root[fields.USER_ID], root[fields.TRACE_TAGS]) == (whole, [whole])
+    assert fields.TRACE_METADATA + whole in root

@@ -178,16 +178,27 @@ def test_no_baggage_and_no_current_span_comes_along(receiver, sinks):
     assert b"attacker" not in receiver.raw_bytes
 
 
-def test_a_span_that_is_current_on_the_worker_is_not_the_parent():
-    """Threads of free-threaded Python inherit the context of whoever started them."""
+def test_the_context_of_the_worker_is_neither_parent_nor_seen_by_the_apps_processors():
+    """Threads may inherit the context of their starter, and processors take an empty one for it."""
     memory = InMemorySpanExporter()
-    sink = OTelSink(exporter=memory)
+    seen: list[object] = []
+
+    class Reads(SimpleSpanProcessor):
+        def on_start(self, span: Any, parent_context: Any = None) -> None:
+            seen.append(context.get_value("user", parent_context or context.get_current()))
+
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(Reads(memory))
+    sink = OTelSink(tracer_provider=provider)
     sink.open()
+    token = context.attach(context.set_value("user", "of another request"))
     with TracerProvider(shutdown_on_exit=False).get_tracer("app").start_as_current_span("app"):
         assert sink.export([minimal_run(trace=None)]) == {}
+    context.detach(token)
 
     [root] = memory.get_finished_spans()
     assert root.parent is None
+    assert seen == [None]
 
 
 def test_the_random_flag_is_claimed_only_for_ids_that_were_made_here():

@@ -4,7 +4,10 @@
 // not dispatched.
 
 export class SseReader {
-  #decoder = new TextDecoder(); // drops a byte order mark, and waits for the rest of a character
+  // Waits for the rest of a character. It keeps a byte order mark: engines do not agree on which of
+  // two they drop when the first is cut.
+  #decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+  #atStart = true;
   #rest = "";
   #afterCr = false;
   #data = [];
@@ -19,6 +22,10 @@ export class SseReader {
 
   feed(bytes) {
     let text = this.#decoder.decode(bytes, { stream: true });
+    if (this.#atStart && text) {
+      this.#atStart = false;
+      if (text[0] === "\ufeff") text = text.slice(1);
+    }
     if (this.#afterCr && text) {
       this.#afterCr = false;
       if (text[0] === "\n") text = text.slice(1);

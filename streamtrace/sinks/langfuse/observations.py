@@ -157,14 +157,16 @@ def _labels(
     left_out = [key for key, text in said.items() if text and len(text) > MAX_LABEL_CHARS]
     shared: dict[str, Any] = {k: text for k, text in said.items() if text and k not in left_out}
     only_root: dict[str, Any] = {}
-    for i, (key, value) in enumerate(labels.metadata.items()):
+    for key, value in list(labels.metadata.items())[:MAX_METADATA]:
         text = dump_json(value)
-        if value is None or i >= MAX_METADATA:
+        if value is None:
             left_out.append(TRACE_METADATA + key)
         elif len(text) > MAX_LABEL_CHARS:
             only_root[METADATA + key] = text
         else:
             shared[TRACE_METADATA + key] = text
+    if len(labels.metadata) > MAX_METADATA:
+        left_out.append(TRACE_METADATA)
     if tags := [clean_text(tag) for tag in labels.tags if len(tag) <= MAX_LABEL_CHARS]:
         shared[TRACE_TAGS] = tags
     if len(tags) < len(labels.tags):
