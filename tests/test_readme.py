@@ -19,7 +19,7 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 from support.otlp import OtlpReceiver
-from support.pages import ROOT, broken_links, execute, python_blocks
+from support.pages import ROOT, broken_links, execute, python_blocks, rows
 
 from streamtrace import StreamTraceMiddleware
 from streamtrace.cli.main import _parser
@@ -195,17 +195,14 @@ def test_the_code_does_what_is_said(
     check(**{name: wanted[name] for name in inspect.signature(check).parameters})
 
 
-def rows(heading: str) -> list[list[str]]:
-    """The cells of the first table under a heading, without its head."""
-    section = README.split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    lines = [line for line in section.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+def section(heading: str) -> str:
+    return README.split(f"\n## {heading}\n")[1].split("\n## ")[0]
 
 
 def test_every_option_is_listed_with_its_bounds():
     """All keywords of the middleware, and the defaults of those that are sizes."""
     parameters = inspect.signature(StreamTraceMiddleware).parameters
-    listed = [(name, row[1]) for row in rows("Configuration") for name in code(row[0])]
+    listed = [(name, row[1]) for row in rows(section("Configuration")) for name in code(row[0])]
     assert {name for name, _ in listed} == parameters.keys() - {"app"}
     for name, default in listed:
         size = re.fullmatch(r"(\d+) ([KM])iB", default)
@@ -220,7 +217,7 @@ def test_every_option_is_listed_with_its_bounds():
 def test_every_extra_is_listed():
     """The table of what to install is that of pyproject.toml."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    named = [re.search(r"\[(\w+)\]", row[0]) for row in rows("Install")]
+    named = [re.search(r"\[(\w+)\]", row[0]) for row in rows(section("Install"))]
     assert {one[1] for one in named if one} == extras["optional-dependencies"].keys()
 
 

@@ -8,6 +8,7 @@ can be half an emoji) kept until the text is whole and mended by `clean_text`.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -35,6 +36,51 @@ def dump_json(value: Any) -> str:
             return json.dumps(value, ensure_ascii=True, default=str)
         except (TypeError, ValueError, RecursionError):
             return ""
+
+
+def typed_reader(wire: Any) -> Callable[[bytes], Any]:
+    """A fast reader of `wire` (a msgspec type), with the tolerance of `load_json`.
+
+    It returns `None` for what is no JSON or does not fit the type. It never raises.
+    """
+    decode = msgspec.json.Decoder(wire).decode
+
+    def read(data: bytes) -> Any:
+        try:
+            return decode(data)
+        except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
+            try:
+                return msgspec.convert(load_json(data), wire)
+            except (ValueError, RecursionError):
+                return None
+
+    return read
+
+
+MAX_COUNT = 2**53 - 1
+"""The largest count that every reader of JSON keeps exact."""
+
+
+def as_object(value: Any) -> dict[str, Any]:
+    """The value if it is an object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def as_string(value: Any) -> str | None:
+    """The value if it is a string."""
+    return value if isinstance(value, str) else None
+
+
+def as_count(value: Any) -> int | None:
+    """The value if it is a whole number that can count something; booleans are none."""
+    return value if type(value) is int and 0 <= value <= MAX_COUNT else None
+
+
+def as_word(value: Any) -> str | None:
+    """A string, or a small number as text; what is empty says nothing."""
+    if isinstance(value, str):
+        return value or None
+    return str(value) if type(value) is int and abs(value) <= MAX_COUNT else None
 
 
 def clean_text(text: str) -> str:

@@ -24,20 +24,12 @@ from typing import Any
 import msgspec
 
 from streamtrace.core import events as ev
-from streamtrace.core.content import Capture, ContentPolicy, join
+from streamtrace.core.content import Capture, ContentPolicy
 from streamtrace.core.errors import EventOrderError
 from streamtrace.core.names import GAP_BUCKETS_S
 from streamtrace.core.outcome import StreamEnd, decide
-from streamtrace.core.summary import (
-    Content,
-    ErrorInfo,
-    Generation,
-    ModelUsage,
-    RunSummary,
-    Step,
-    TokenCounts,
-    ToolCall,
-)
+from streamtrace.core.parts import OpenGeneration, OpenToolCall
+from streamtrace.core.summary import ErrorInfo, ModelUsage, RunSummary, Step, TokenCounts
 
 MAX_PARTS = 1024
 """Most generations, tool calls, steps or messages that one run remembers, of each."""
@@ -46,92 +38,6 @@ MAX_NAME_CHARS = 256
 
 _GAP_EDGES_NS = tuple(int(edge * 1_000_000_000) for edge in GAP_BUCKETS_S)
 _TOKEN_FIELDS = TokenCounts.__struct_fields__
-
-
-class _Generation:
-    """A generation under way."""
-
-    __slots__ = (
-        "explicit",
-        "finish_reasons",
-        "finished_ns",
-        "first_token_ns",
-        "last_token_ns",
-        "model",
-        "provider",
-        "reasoning",
-        "response_id",
-        "started_ns",
-        "texts",
-        "usage",
-    )
-
-    def __init__(self, started_ns: int, at_ns: int, policy: ContentPolicy) -> None:
-        self.started_ns = started_ns
-        self.finished_ns = at_ns
-        self.explicit = False
-        self.model: str | None = None
-        self.provider: str | None = None
-        self.response_id: str | None = None
-        self.finish_reasons: list[str] = []
-        self.usage: TokenCounts | None = None
-        self.first_token_ns: int | None = None
-        self.last_token_ns: int | None = None
-        self.texts: dict[str | None, Capture] = {}
-        self.reasoning = Capture(policy)
-
-    def result(self) -> Generation:
-        texts = [capture.content() for capture in self.texts.values() if capture.chars]
-        return Generation(
-            started_ns=self.started_ns,
-            finished_ns=self.finished_ns,
-            model=self.model,
-            provider=self.provider,
-            response_id=self.response_id,
-            finish_reasons=self.finish_reasons,
-            usage=self.usage,
-            first_token_ns=self.first_token_ns,
-            last_token_ns=self.last_token_ns,
-            text=join(texts) if texts else Content(),
-            reasoning=self.reasoning.content(),
-        )
-
-
-class _ToolCall:
-    """A tool call under way."""
-
-    __slots__ = (
-        "arguments",
-        "finished_ns",
-        "id",
-        "name",
-        "ready_ns",
-        "result",
-        "started_ns",
-        "status",
-    )
-
-    def __init__(self, tool_call_id: str, started_ns: int, policy: ContentPolicy) -> None:
-        self.id = tool_call_id
-        self.name: str | None = None
-        self.status = "started"
-        self.started_ns = started_ns
-        self.ready_ns: int | None = None
-        self.finished_ns: int | None = None
-        self.arguments = Capture(policy)
-        self.result = Capture(policy)
-
-    def summary(self) -> ToolCall:
-        return ToolCall(
-            id=self.id,
-            name=self.name,
-            status=self.status,
-            started_ns=self.started_ns,
-            ready_ns=self.ready_ns,
-            finished_ns=self.finished_ns,
-            arguments=self.arguments.content(),
-            result=self.result.content(),
-        )
 
 
 class RunMachine:
@@ -161,9 +67,9 @@ class RunMachine:
         self._gap_counts = [0] * (len(_GAP_EDGES_NS) + 1)
         self._gap_sum_ns = 0
         self._idle_since_ns = 0
-        self._generations: list[_Generation] = []
-        self._open: _Generation | None = None
-        self._tool_calls: dict[str, _ToolCall] = {}
+        self._generations: list[OpenGeneration] = []
+        self._open: OpenGeneration | None = None
+        self._tool_calls: dict[str, OpenToolCall] = {}
         self._steps: list[Step] = []
         self._open_steps: dict[str, Step] = {}
         self._finished_messages: set[str] = set()
@@ -228,7 +134,7 @@ class RunMachine:
             gap_counts=self._gap_counts,
             gap_sum_ns=self._gap_sum_ns,
             events=self.events,
-            generations=[generation.result() for generation in self._generations],
+            generations=[generation.summary() for generation in self._generations],
             tool_calls=[call.summary() for call in self._tool_calls.values()],
             steps=self._steps,
             usage=usage,
@@ -358,12 +264,13 @@ class RunMachine:
 
     def _ready(self, event: ev.ToolCallReady, at_ns: int) -> None:
         call = self._known_tool_call(event.tool_call_id, at_ns)
-        if call is None or call.ready_ns is not None:
+        if call is None:
             return
-        call.ready_ns = at_ns
+        if call.ready_ns is None:
+            call.ready_ns = at_ns
         if call.status == "started":
             call.status = "ready"
-        if event.arguments and not call.arguments.chars:
+        if event.arguments and not call.arguments.chars:  # some wires tell them at the end only
             self._output(at_ns)
             call.arguments.add(event.arguments)
 
@@ -382,7 +289,7 @@ class RunMachine:
 
     # --- parts -------------------------------------------------------------------------------
 
-    def _output(self, at_ns: int) -> _Generation:
+    def _output(self, at_ns: int) -> OpenGeneration:
         """Something was generated: set the token times, and say by which generation."""
         if self._first_token_ns is None:
             self._first_token_ns = at_ns
@@ -406,15 +313,15 @@ class RunMachine:
         if self._longest_gap_ns is None or gap_ns > self._longest_gap_ns:
             self._longest_gap_ns, self._longest_gap_at_ns = gap_ns, at_ns
 
-    def _generation(self, at_ns: int) -> _Generation:
+    def _generation(self, at_ns: int) -> OpenGeneration:
         if self._open is None:
             if self._full(self._generations):
                 return self._generations[-1]
-            self._open = _Generation(min(self._idle_since_ns, at_ns), at_ns, self._policy)
+            self._open = OpenGeneration(min(self._idle_since_ns, at_ns), at_ns, self._policy)
             self._generations.append(self._open)
         return self._open
 
-    def _last_generation(self, at_ns: int) -> _Generation:
+    def _last_generation(self, at_ns: int) -> OpenGeneration:
         return self._generations[-1] if self._generations else self._generation(at_ns)
 
     def _close_generation(self, at_ns: int) -> None:
@@ -422,14 +329,14 @@ class RunMachine:
             self._idle_since_ns = max(self._idle_since_ns, at_ns)
             self._open = None
 
-    def _tool_call(self, tool_call_id: str, at_ns: int) -> _ToolCall | None:
+    def _tool_call(self, tool_call_id: str, at_ns: int) -> OpenToolCall | None:
         tool_call_id = tool_call_id[:MAX_NAME_CHARS]
         call = self._tool_calls.get(tool_call_id)
         if call is None and not self._full(self._tool_calls):
-            call = self._tool_calls[tool_call_id] = _ToolCall(tool_call_id, at_ns, self._policy)
+            call = self._tool_calls[tool_call_id] = OpenToolCall(tool_call_id, at_ns, self._policy)
         return call
 
-    def _known_tool_call(self, tool_call_id: str, at_ns: int) -> _ToolCall | None:
+    def _known_tool_call(self, tool_call_id: str, at_ns: int) -> OpenToolCall | None:
         if tool_call_id[:MAX_NAME_CHARS] not in self._tool_calls:
             self.issue("tool_call_unknown")
         return self._tool_call(tool_call_id, at_ns)
@@ -457,7 +364,7 @@ class RunMachine:
         ]
 
     def _time_per_output_token_ns(self, usage: TokenCounts | None) -> int | None:
-        spans: list[tuple[_Generation, int | None]]
+        spans: list[tuple[OpenGeneration, int | None]]
         if len(self._generations) == 1:
             spans = [(self._generations[0], None if usage is None else usage.output_tokens)]
         else:

@@ -23,12 +23,11 @@ import msgspec
 
 from streamtrace.core import events as ev
 from streamtrace.core.frames import Frame
-from streamtrace.core.jsonio import dump_json
+from streamtrace.core.jsonio import as_count, as_object, as_string, dump_json
 from streamtrace.dialects.base import Decoder, Dialect, Fit, Head
 
 MAX_REMEMBERED = 4096
 """Ids of each kind that a stream's decoder remembers; of more, the oldest is forgotten."""
-_MAX_COUNT = 2**53 - 1
 
 _Fields: TypeAlias = dict[str, Any]
 _Lane: TypeAlias = str | None
@@ -41,7 +40,7 @@ class AgUi(Dialect):
 
     def recognise(self, head: Head, frame: Frame) -> Fit:
         """Sure of the protocol's own event types; other upper-case types may be newer ones."""
-        kind = _object(frame.json()).get("type")
+        kind = as_object(frame.json()).get("type")
         if not isinstance(kind, str):
             return Fit.NO
         if kind in _TYPES:
@@ -126,7 +125,7 @@ class _AgUiDecoder:
 
     def _decode(self, kind: str, value: _Fields) -> Iterator[ev.Event]:
         fields = _camel_keys(value)
-        lane = _string(fields.get("subagentRunId"))
+        lane = as_string(fields.get("subagentRunId"))
         if kind in _CHUNKS:
             yield from self._expand(kind, lane, fields)
             return
@@ -142,7 +141,7 @@ class _AgUiDecoder:
 
     def _expand(self, kind: str, lane: _Lane, fields: _Fields) -> Iterator[ev.Event]:
         chunk = _CHUNKS[kind]
-        chunk_id = _string(fields.get(chunk.id_key))
+        chunk_id = as_string(fields.get(chunk.id_key))
         opened, open_id = self._chunked.get(lane, (None, None))
         if opened is not chunk or chunk_id not in (None, open_id):
             yield from self._end_chunked(lane)
@@ -171,7 +170,7 @@ class _AgUiDecoder:
     def _run_started(self, lane: _Lane, fields: _Fields) -> Iterator[ev.Event]:
         for memory in (self._spans, self._foreign, self._subagents):
             memory.clear()
-        run_id, thread_id = _string(fields.get("runId")), _string(fields.get("threadId"))
+        run_id, thread_id = as_string(fields.get("runId")), as_string(fields.get("threadId"))
         yield ev.RunStarted(run_id=run_id, thread_id=thread_id)
 
     def _run_finished(self, lane: _Lane, fields: _Fields) -> Iterator[ev.Event]:
@@ -180,7 +179,9 @@ class _AgUiDecoder:
 
     def _run_error(self, lane: _Lane, fields: _Fields) -> Iterator[ev.Event]:
         yield from _usages(fields)
-        yield ev.RunFailed(type=_string(fields.get("code")), message=_string(fields.get("message")))
+        yield ev.RunFailed(
+            type=as_string(fields.get("code")), message=as_string(fields.get("message"))
+        )
 
     def _step_started(self, lane: _Lane, fields: _Fields) -> Iterator[ev.Event]:
         yield ev.StepStarted(name=fields["stepName"], step_id=_step_id(lane, fields))
@@ -190,7 +191,7 @@ class _AgUiDecoder:
 
     def _subagent_started(self, lane: _Lane, fields: _Fields) -> Iterator[ev.Event]:
         run_id = fields["subagentRunId"]
-        name = _string(fields.get("name")) or run_id
+        name = as_string(fields.get("name")) or run_id
         _remember(self._subagents, run_id, name)
         yield ev.StepStarted(name=name, step_id=run_id)
 
@@ -203,21 +204,21 @@ class _AgUiDecoder:
         yield from self._subagent_finished(lane, fields)
 
     def _text_start(self, lane: _Lane, fields: _Fields) -> Iterator[ev.Event]:
-        message_id = _string(fields.get("messageId"))
-        role = _string(fields.get("role")) or "assistant"
+        message_id = as_string(fields.get("messageId"))
+        role = as_string(fields.get("role")) or "assistant"
         if role != "assistant":
             _remember(self._foreign, message_id, None)
         yield ev.MessageStarted(message_id=message_id, role=role)
 
     def _text_content(self, lane: _Lane, fields: _Fields) -> Iterator[ev.Event]:
-        message_id = _string(fields.get("messageId"))
+        message_id = as_string(fields.get("messageId"))
         if message_id in self._foreign:
             yield ev.Custom(name="TEXT_MESSAGE_CONTENT", value=fields)
         else:
             yield ev.TextDelta(text=fields["delta"], message_id=message_id)
 
     def _text_end(self, lane: _Lane, fields: _Fields) -> Iterator[ev.Event]:
-        message_id = _string(fields.get("messageId"))
+        message_id = as_string(fields.get("messageId"))
         self._foreign.pop(message_id, None)
         yield ev.MessageFinished(message_id=message_id)
 
@@ -231,17 +232,17 @@ class _AgUiDecoder:
 
     def _reasoning_message_start(self, lane: _Lane, fields: _Fields) -> Iterator[ev.Event]:
         if lane not in self._spans:
-            yield ev.ReasoningStarted(message_id=_string(fields.get("messageId")))
+            yield ev.ReasoningStarted(message_id=as_string(fields.get("messageId")))
 
     def _reasoning_message_end(self, lane: _Lane, fields: _Fields) -> Iterator[ev.Event]:
         if lane not in self._spans:
-            yield ev.ReasoningFinished(message_id=_string(fields.get("messageId")))
+            yield ev.ReasoningFinished(message_id=as_string(fields.get("messageId")))
 
     def _reasoning_content(self, lane: _Lane, fields: _Fields) -> Iterator[ev.Event]:
-        yield ev.ReasoningDelta(text=fields["delta"], message_id=_string(fields.get("messageId")))
+        yield ev.ReasoningDelta(text=fields["delta"], message_id=as_string(fields.get("messageId")))
 
     def _tool_start(self, lane: _Lane, fields: _Fields) -> Iterator[ev.Event]:
-        name = _string(fields.get("toolCallName"))
+        name = as_string(fields.get("toolCallName"))
         yield ev.ToolCallStarted(tool_call_id=fields["toolCallId"], name=name)
 
     def _tool_args(self, lane: _Lane, fields: _Fields) -> Iterator[ev.Event]:
@@ -333,37 +334,37 @@ def _grown(piece: _Piece) -> ev.Event:
 def _usages(fields: _Fields) -> Iterator[ev.Usage]:
     entries = fields.get("usage")
     for entry in entries if isinstance(entries, list) else ():
-        labels = _camel_keys(_object(entry))
-        counts = {name: _count(labels.get(key)) for name, key in _COUNTS.items()}
+        labels = _camel_keys(as_object(entry))
+        counts = {name: as_count(labels.get(key)) for name, key in _COUNTS.items()}
         if any(count is not None for count in counts.values()):
-            model, provider = _string(labels.get("model")), _string(labels.get("provider"))
+            model, provider = as_string(labels.get("model")), as_string(labels.get("provider"))
             yield ev.Usage(**counts, model=model, provider=provider, scope="run")
 
 
 def _outcome(fields: _Fields) -> ev.Event:
     """The terminal event; an outcome that is absent or unknown is success."""
-    match _camel_keys(_object(fields.get("outcome"))):
+    match _camel_keys(as_object(fields.get("outcome"))):
         case {"type": "interrupt", **rest}:
             interrupts = rest.get("interrupts")
             first = interrupts[0] if isinstance(interrupts, list) and interrupts else None
-            interrupt = _camel_keys(_object(first))
+            interrupt = _camel_keys(as_object(first))
             return ev.RunInterrupted(
-                reason=_string(interrupt.get("reason")),
-                tool_call_id=_string(interrupt.get("toolCallId")),
+                reason=as_string(interrupt.get("reason")),
+                tool_call_id=as_string(interrupt.get("toolCallId")),
             )
         case {"type": "cancelled"}:
             return ev.RunCancelled()
         case {"pendingToolCallIds": [first, *_]}:
-            return ev.RunInterrupted(reason="tool_call", tool_call_id=_string(first))
+            return ev.RunInterrupted(reason="tool_call", tool_call_id=as_string(first))
     return ev.RunFinished(
-        run_id=_string(fields.get("runId")), thread_id=_string(fields.get("threadId"))
+        run_id=as_string(fields.get("runId")), thread_id=as_string(fields.get("threadId"))
     )
 
 
 def _content_text(content: Any) -> str | None:
     """A tool's result: text as it is, parts of text joined, all else as JSON."""
-    if isinstance(content, list) and all(_object(one).get("type") == "text" for one in content):
-        return "".join(_string(part.get("text")) or "" for part in content)
+    if isinstance(content, list) and all(as_object(one).get("type") == "text" for one in content):
+        return "".join(as_string(part.get("text")) or "" for part in content)
     return content if content is None or isinstance(content, str) else dump_json(content)
 
 
@@ -385,15 +386,3 @@ def _camel_keys(fields: _Fields) -> _Fields:
 def _camel(key: str) -> str:
     first, *rest = key.split("_")
     return first + "".join(word.capitalize() for word in rest)
-
-
-def _count(value: Any) -> int | None:
-    return value if type(value) is int and 0 <= value <= _MAX_COUNT else None
-
-
-def _object(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _string(value: Any) -> str | None:
-    return value if isinstance(value, str) else None

@@ -20,15 +20,12 @@ import msgspec
 
 from streamtrace.core import events as ev
 from streamtrace.core.frames import Frame
-from streamtrace.core.jsonio import dump_json
+from streamtrace.core.jsonio import as_count, as_object, as_string, dump_json
 from streamtrace.dialects.base import Decoder, Dialect, Fit, Head
 
 PROVIDER = "anthropic"
 MAX_OPEN_BLOCKS = 4096
 """Blocks of one response that may be open at once; of more, the oldest is forgotten."""
-MAX_RESULT_CHARS = 64 * 1024
-"""Length at which the JSON text of a server tool's result is cut."""
-_MAX_COUNT = 2**53 - 1
 
 
 class Anthropic(Dialect):
@@ -41,12 +38,12 @@ class Anthropic(Dialect):
 
         `ping` and `error` may be anyone's.
         """
-        value = _object(frame.json())
+        value = as_object(frame.json())
         kind = value.get("type")
         if not isinstance(kind, str) or kind not in _HANDLERS or frame.event not in (None, kind):
             return Fit.NO
         if kind == "error":
-            error = _object(value.get("error"))
+            error = as_object(value.get("error"))
             return Fit.MAYBE if {"type", "message"} <= error.keys() else Fit.NO
         named = frame.event == kind and kind != "ping"
         return Fit.YES if named or isinstance(value.get("message"), dict) else Fit.MAYBE
@@ -107,8 +104,8 @@ class _AnthropicDecoder:
         return ()
 
     def _message_start(self, value: dict[str, Any]) -> Iterator[ev.Event]:
-        message = _object(value.get("message"))
-        self._message_id = _string(message.get("id"))
+        message = as_object(value.get("message"))
+        self._message_id = as_string(message.get("id"))
         self._at_stop.clear()
         self._usage.clear()
         if not self._run_open:
@@ -116,14 +113,14 @@ class _AnthropicDecoder:
             self._run_id = self._message_id
             yield ev.RunStarted(run_id=self._run_id)
         yield ev.GenerationStarted(
-            response_id=self._message_id, model=_string(message.get("model")), provider=PROVIDER
+            response_id=self._message_id, model=as_string(message.get("model")), provider=PROVIDER
         )
-        yield ev.MessageStarted(message_id=self._message_id, role=_string(message.get("role")))
+        yield ev.MessageStarted(message_id=self._message_id, role=as_string(message.get("role")))
         yield from self._report_usage(message.get("usage"))
 
     def _message_delta(self, value: dict[str, Any]) -> Iterator[ev.Event]:
         yield from self._report_usage(value.get("usage"))
-        stop_reason = _string(_object(value.get("delta")).get("stop_reason"))
+        stop_reason = as_string(as_object(value.get("delta")).get("stop_reason"))
         if stop_reason is not None:
             yield ev.GenerationFinished(finish_reasons=(stop_reason,))
 
@@ -136,18 +133,18 @@ class _AnthropicDecoder:
         self._run_open = False
         error = value.get("error")
         yield ev.RunFailed(
-            type=_string(_object(error).get("type")),
-            message=_string(_object(error).get("message")) or _string(error),
+            type=as_string(as_object(error).get("type")),
+            message=as_string(as_object(error).get("message")) or as_string(error),
         )
 
     def _ping(self, value: dict[str, Any]) -> Iterator[ev.Event]:
         yield ev.Heartbeat()
 
     def _report_usage(self, usage: Any) -> Iterator[ev.Event]:
-        usage = _object(usage)
-        details = _object(usage.get("output_tokens_details"))
+        usage = as_object(usage)
+        details = as_object(usage.get("output_tokens_details"))
         given = {**usage, "thinking_tokens": details.get("thinking_tokens")}
-        news = {key: count for key in _COUNTS if (count := _count(given.get(key))) is not None}
+        news = {key: count for key in _COUNTS if (count := as_count(given.get(key))) is not None}
         if not news:
             return
         total = self._usage
@@ -164,18 +161,18 @@ class _AnthropicDecoder:
         )
 
     def _block_start(self, value: dict[str, Any]) -> Iterable[ev.Event]:
-        block = _object(value.get("content_block"))
-        kind = _string(block.get("type")) or "content_block_start"
+        block = as_object(value.get("content_block"))
+        kind = as_string(block.get("type")) or "content_block_start"
         handler = _BLOCKS.get(kind)
         if handler is not None:
             return handler(self, _index(value), block)
-        call_id = _string(block.get("tool_use_id"))
+        call_id = as_string(block.get("tool_use_id"))
         if kind.endswith("_tool_result") and call_id is not None:
             return (_tool_result(call_id, block),)
         return (ev.Custom(name=kind, value=block),)
 
     def _block_delta(self, value: dict[str, Any]) -> Iterable[ev.Event]:
-        delta = _object(value.get("delta"))
+        delta = as_object(value.get("delta"))
         piece = _read_piece(delta)
         if piece is not None:
             return self._grow(_index(value), piece)
@@ -184,7 +181,7 @@ class _AnthropicDecoder:
                 return ()
             case {"type": "citations_delta", "citation": dict(citation)}:
                 return (_source(citation),)
-        return (ev.Custom(name=_string(delta.get("type")) or "content_block_delta", value=delta),)
+        return (ev.Custom(name=as_string(delta.get("type")) or "content_block_delta", value=delta),)
 
     def _block_stop(self, value: dict[str, Any]) -> Iterable[ev.Event]:
         closing = self._at_stop.pop(_index(value), None)
@@ -206,30 +203,30 @@ class _AnthropicDecoder:
         return (ev.ToolCallArgumentsDelta(tool_call_id=closing.tool_call_id, delta=text),)
 
     def _text_block(self, index: int | None, block: dict[str, Any]) -> Iterator[ev.Event]:
-        if text := _string(block.get("text")):
+        if text := as_string(block.get("text")):
             yield ev.TextDelta(text=text, message_id=self._message_id)
         citations = block.get("citations")
         for citation in citations if isinstance(citations, list) else ():
-            yield _source(_object(citation))
+            yield _source(as_object(citation))
 
     def _reasoning_block(self, index: int | None, block: dict[str, Any]) -> Iterator[ev.Event]:
         self._await_stop(index, ev.ReasoningFinished(message_id=self._message_id))
         yield ev.ReasoningStarted(message_id=self._message_id)
-        if text := _string(block.get("thinking")):
+        if text := as_string(block.get("thinking")):
             yield ev.ReasoningDelta(text=text, message_id=self._message_id)
 
     def _tool_block(self, index: int | None, block: dict[str, Any]) -> Iterator[ev.Event]:
-        call_id = _string(block.get("id"))
+        call_id = as_string(block.get("id"))
         if call_id is None:
             self._unnamed_tools += 1
             call_id = f"tool-{self._unnamed_tools}"
         given = block.get("input")
         arguments = dump_json(given) if given else None
         self._await_stop(index, ev.ToolCallReady(tool_call_id=call_id, arguments=arguments))
-        yield ev.ToolCallStarted(tool_call_id=call_id, name=_string(block.get("name")))
+        yield ev.ToolCallStarted(tool_call_id=call_id, name=as_string(block.get("name")))
 
     def _fallback_block(self, index: int | None, block: dict[str, Any]) -> Iterator[ev.Event]:
-        model = _string(_object(block.get("to")).get("model"))
+        model = as_string(as_object(block.get("to")).get("model"))
         yield ev.GenerationStarted(response_id=self._message_id, model=model, provider=PROVIDER)
 
     def _await_stop(self, index: int | None, closing: ev.Event) -> None:
@@ -301,33 +298,21 @@ def _without_type(frame: Frame, value: Any) -> tuple[ev.Event, ...]:
 
 def _tool_result(call_id: str, block: dict[str, Any]) -> ev.ToolCallResult:
     content = block.get("content")
-    content_type = _string(_object(content).get("type")) or ""
+    content_type = as_string(as_object(content).get("type")) or ""
     return ev.ToolCallResult(
         tool_call_id=call_id,
-        result=dump_json(content)[:MAX_RESULT_CHARS],
+        result=dump_json(content),
         is_error=block.get("is_error") is True or content_type.endswith("_error"),
     )
 
 
 def _source(citation: dict[str, Any]) -> ev.Source:
     return ev.Source(
-        url=_string(citation.get("url")),
-        title=_string(citation.get("title")) or _string(citation.get("document_title")),
+        url=as_string(citation.get("url")),
+        title=as_string(citation.get("title")) or as_string(citation.get("document_title")),
     )
 
 
 def _index(value: dict[str, Any]) -> int | None:
     index = value.get("index")
     return index if isinstance(index, int) else None
-
-
-def _count(value: Any) -> int | None:
-    return value if type(value) is int and 0 <= value <= _MAX_COUNT else None
-
-
-def _object(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _string(value: Any) -> str | None:
-    return value if isinstance(value, str) else None

@@ -22,7 +22,7 @@ import msgspec
 
 from streamtrace.core import events as ev
 from streamtrace.core.frames import Frame
-from streamtrace.core.jsonio import dump_json, load_json
+from streamtrace.core.jsonio import as_count, as_word, dump_json, load_json, typed_reader
 from streamtrace.dialects.base import Decoder, Dialect, Fit, Head
 
 MAX_REMEMBERED = 1024
@@ -103,17 +103,7 @@ class _Chunk(msgspec.Struct, gc=False):
 
 
 _Wire: TypeAlias = _Chunk | _NotObject
-_decode = msgspec.json.Decoder(_Wire).decode
-
-
-def _read(data: bytes) -> Any:
-    try:
-        return _decode(data)
-    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
-        try:
-            return msgspec.convert(load_json(data), _Wire)
-        except (ValueError, RecursionError):
-            return None
+_read = typed_reader(_Wire)
 
 
 _Events: TypeAlias = list[ev.Event]
@@ -177,7 +167,7 @@ class _ChatDecoder:
         elif data.startswith(_DONE):
             self._end(events)
         else:
-            kind = _word(chunk.object) if isinstance(chunk, _Chunk) else None
+            kind = as_word(chunk.object) if isinstance(chunk, _Chunk) else None
             events.append(ev.Custom(name=kind or frame.event or "unknown"))
 
     def _read_chunk(self, chunk: _Chunk, events: _Events) -> None:
@@ -198,7 +188,7 @@ class _ChatDecoder:
             self._fail(error, events)
 
     def _read_identity(self, chunk: _Chunk, has_choices: bool, events: _Events) -> None:
-        chunk_id = _word(chunk.id)
+        chunk_id = as_word(chunk.id)
         if has_choices and chunk_id not in (None, self._id) and self._is_finished():
             self._tell_finish_reasons(events)
             self._answers.clear()
@@ -214,7 +204,7 @@ class _ChatDecoder:
             return  # Azure's first chunk speaks of the prompt; the generation begins with its id
         self._seen = (chunk.id, chunk.model, chunk.provider)
         _, model, provider = self._told
-        facts = (self._id, _word(chunk.model) or model, _word(chunk.provider) or provider)
+        facts = (self._id, as_word(chunk.model) or model, as_word(chunk.provider) or provider)
         if facts != self._told:
             self._told = facts
             events.append(
@@ -251,7 +241,7 @@ class _ChatDecoder:
         self, choice_index: int, answer: _Answer, wire: _ToolCall, events: _Events
     ) -> None:
         function = wire.function if isinstance(wire.function, _Function) else _Function()
-        wire_id, name, arguments = _word(wire.id), _word(function.name), function.arguments
+        wire_id, name, arguments = as_word(wire.id), as_word(function.name), function.arguments
         index = wire.index if wire.index == _OLD_INDEX else _index(wire.index)
         if index is None:
             last = self._calls.get((choice_index, answer.last_index))
@@ -304,8 +294,8 @@ class _ChatDecoder:
         if not self._ended:
             self._ended = True
             facts = error if isinstance(error, dict) else {"message": error}
-            kind = _word(facts.get("code")) or _word(facts.get("type"))
-            events.append(ev.RunFailed(type=kind, message=_word(facts.get("message"))))
+            kind = as_word(facts.get("code")) or as_word(facts.get("type"))
+            events.append(ev.RunFailed(type=kind, message=as_word(facts.get("message"))))
 
 
 def _is_chunk(chunk: _Chunk) -> bool:
@@ -398,17 +388,10 @@ def _count(wire: dict[str, Any], places: str) -> int | None:
         value: Any = wire
         for key in place.split("."):
             value = value.get(key) if isinstance(value, dict) else None
-        if type(value) is int and 0 <= value < 2**63:
-            return value
+        if (count := as_count(value)) is not None:
+            return count
     return None
 
 
 def _index(value: Any) -> int | None:
     return value if type(value) is int and 0 <= value < 2**31 else None
-
-
-def _word(value: Any) -> str | None:
-    """A string or a small number as text; what is empty says nothing."""
-    if isinstance(value, str):
-        return value or None
-    return str(value) if type(value) is int and abs(value) < 2**63 else None

@@ -1,4 +1,4 @@
-"""StreamTraceMiddleware: the only file that knows ASGI messages.
+"""StreamTraceMiddleware: the path of every message between the app and the server.
 
 Rules that hold here:
 
@@ -33,6 +33,7 @@ from streamtrace.observe.cost import Pricing
 from streamtrace.observe.exchange import CURRENT, Exchange
 from streamtrace.observe.fanout import ContentRule, Fanout
 from streamtrace.observe.lifespan import run_lifespan
+from streamtrace.observe.messages import ended_by, http_opening, websocket_opening
 from streamtrace.observe.pipeline import LINE_MEDIA_TYPES
 from streamtrace.observe.pump import Pumps
 from streamtrace.observe.route import route_template
@@ -206,7 +207,7 @@ class StreamTraceMiddleware:
             if stream is None:
                 if undecided and message.get("type") == "http.response.start":
                     undecided = False
-                    stream = self._open(exchange, scope, _http_opening, message)
+                    stream = self._open(exchange, scope, http_opening, message)
                 await send(message)
                 return
             if message["type"] != "http.response.body":
@@ -250,7 +251,7 @@ class StreamTraceMiddleware:
             kind = message.get("type")
             if stream is None or kind not in ("websocket.send", "websocket.close"):
                 if kind == "websocket.accept":
-                    stream = self._open(exchange, scope, _websocket_opening, message)
+                    stream = self._open(exchange, scope, websocket_opening, message)
                 await send(message)
                 return
             observed = stream
@@ -288,7 +289,7 @@ class StreamTraceMiddleware:
         except BaseException as error:
             stream = open_stream()
             if stream is not None:
-                stream.end(_ended_by(error, exchange))
+                stream.end(ended_by(error, exchange))
             raise
         else:
             stream = open_stream()
@@ -357,51 +358,6 @@ class StreamTraceMiddleware:
 
     def _forget(self, stream: Stream) -> None:
         self._active.pop(id(stream), None)
-
-
-def _http_opening(start: Message, media_types: tuple[str, ...]) -> tuple[Head, bool] | None:
-    """What a response start tells, if it starts a stream, and whether the body can be read."""
-    media_type = encoding = ""
-    for name, value in start.get("headers", ()):
-        lower = name.lower()
-        if lower == b"content-type":
-            media_type = value.partition(b";")[0].strip().lower().decode("latin-1")
-            if media_type not in media_types:
-                return None
-        elif lower == b"content-encoding":
-            encoding = value.strip().lower().decode("latin-1")
-    if not media_type:
-        return None
-    headers = {
-        name.lower().decode("latin-1"): value.decode("latin-1") for name, value in start["headers"]
-    }
-    head = Head(status=start["status"], media_type=media_type, headers=headers)
-    return head, encoding in ("", "identity")
-
-
-def _websocket_opening(accept: Message, media_types: tuple[str, ...]) -> tuple[Head, bool] | None:
-    return Head(status=101, media_type="", transport="websocket"), True
-
-
-def _ended_by(error: BaseException, exchange: Exchange) -> StreamEnd:
-    """What an exception that left the app says of the stream. Groups of one count as the one."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    try:
-        text = str(error)
-    except Exception:  # somebody's __str__; the class name still tells
-        text = ""
-    stopped = not isinstance(error, Exception)
-    at_ns = _clock()
-    return StreamEnd(
-        at_ns=at_ns,
-        disconnected=exchange.gone(at_ns),
-        cancelled=stopped and not isinstance(error, KeyboardInterrupt | SystemExit),
-        drained=isinstance(error, KeyboardInterrupt | SystemExit),
-        timed_out=isinstance(error, TimeoutError),
-        exception=type(error).__name__,
-        exception_text=text,
-    )
 
 
 def _dialect_or_none(name: str) -> Dialect | None:

@@ -58,6 +58,21 @@ def test_a_turn_that_only_calls_a_tool_has_a_first_token_and_no_visible_one() ->
     assert (run.tool_calls[0].status, run.tool_calls[0].ready_ns) == ("ready", 10 * MS)
 
 
+def test_arguments_that_are_told_late_do_not_move_the_time_the_tool_was_ready() -> None:
+    run = fold(
+        (5, ev.ToolCallStarted(tool_call_id="c", name="web_search")),
+        (6, ev.ToolCallReady(tool_call_id="c")),
+        (9, ev.ToolCallReady(tool_call_id="c", arguments='{"query":"x"}')),
+        (9, ev.ToolCallResult(tool_call_id="c", result="[]")),
+    )
+    [call] = run.tool_calls
+    assert (call.ready_ns, call.finished_ns, call.arguments.text) == (
+        6 * MS,
+        9 * MS,
+        '{"query":"x"}',
+    )
+
+
 def test_no_token_means_no_token_times_rather_than_the_end() -> None:
     run = fold((1, ev.RunStarted()), (2, ev.RunFinished()))
     assert run.time_to_first_token_ns is None

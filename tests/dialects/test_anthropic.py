@@ -369,12 +369,6 @@ def test_a_failed_server_tool_is_an_error(content: Any, flags: dict[str, bool]) 
     assert event.is_error
 
 
-def test_a_huge_result_is_cut() -> None:
-    (event,) = said(block(0, type="x_tool_result", tool_use_id="t", content="x" * 100_000))
-    assert isinstance(event, ev.ToolCallResult)
-    assert len(event.result or "") == anthropic.MAX_RESULT_CHARS
-
-
 @pytest.mark.parametrize(
     ("message", "expected"),
     [

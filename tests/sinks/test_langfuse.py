@@ -273,7 +273,7 @@ def test_a_missing_key_is_named_at_construction(
 ) -> None:
     for name in {"PUBLIC_KEY", "SECRET_KEY"} - {missing}:
         monkeypatch.setenv(f"LANGFUSE_{name}", "given")
-    monkeypatch.setenv(f"LANGFUSE_{missing}", "")
+    monkeypatch.setenv(f"LANGFUSE_{missing}", " ")
     with pytest.raises(ConfigError, match=f"LANGFUSE_{missing}"):
         LangfuseSink()
 
@@ -329,7 +329,7 @@ def test_keys_environment_and_release_come_from_the_variables_of_the_sdk(
     monkeypatch: pytest.MonkeyPatch, receiver: OtlpReceiver
 ) -> None:
     monkeypatch.setenv("LANGFUSE_PUBLIC_KEY", "pk-env")
-    monkeypatch.setenv("LANGFUSE_SECRET_KEY", "sk-env")
+    monkeypatch.setenv("LANGFUSE_SECRET_KEY", "sk-env\n")  # as mounted secrets often end
     monkeypatch.setenv("LANGFUSE_TRACING_ENVIRONMENT", "qa")
     monkeypatch.setenv("LANGFUSE_RELEASE", "r7")
     (root,) = send(receiver, minimal_run(), public_key=None, secret_key=None)
@@ -441,10 +441,27 @@ def test_close_does_not_wait_for_a_langfuse_that_hangs(receiver: OtlpReceiver) -
     for _ in range(5):
         sink.end(stream_info(run := completed_run()), run)
     receiver.wait_for_requests(1)
+    worker = sink._worker
+    assert worker is not None
     sink.close(0.1)
     assert sink.stats().dropped == {"shutdown": 5}
     assert_balanced(sink)
     receiver.release()
+    worker.join(FLUSH_S)
+    assert not worker.is_alive()
+
+
+def test_close_ends_the_wait_for_another_try(receiver: OtlpReceiver) -> None:
+    receiver.answer(503, {"retry-after": "1000"})
+    sink = make(receiver, timeout_s=2000)
+    sink.end(stream_info(run := completed_run()), run)
+    receiver.wait_for_requests(1)
+    worker = sink._worker
+    assert worker is not None
+    sink.close(0.1)
+    worker.join(FLUSH_S)
+    assert not worker.is_alive()
+    assert sink.stats().dropped == {"shutdown": 1}
 
 
 def test_a_hanging_langfuse_is_given_up_after_the_timeout(receiver: OtlpReceiver) -> None:

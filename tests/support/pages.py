@@ -35,6 +35,16 @@ def execute(page: str, code: str, namespace: dict[str, Any]) -> dict[str, Any]:
     return namespace
 
 
+def rows(text: str) -> list[list[str]]:
+    """The cells of all tables in a text, without their heads."""
+    tables = [
+        [line for line in block.splitlines() if line.startswith("|")]
+        for block in text.split("\n\n")
+    ]
+    lines = [line for table in tables for line in table[2:]]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
 def broken_links(page: str) -> list[str]:
     """The links of a page to files and headings that are not there."""
     file = ROOT / page

@@ -55,7 +55,7 @@ SCOPE = "langfuse-sdk"
 
 
 class Pipe:
-    """Makes spans as the SDK does, and sends them. For one thread."""
+    """Makes spans as the SDK does, and sends them. For one thread, but for `close`."""
 
     def __init__(self, public_key: str, secret_key: str, base_url: str, timeout_s: float) -> None:
         login = base64.b64encode(f"{public_key}:{secret_key}".encode()).decode()
@@ -141,8 +141,8 @@ class Pipe:
         return result is SpanExportResult.SUCCESS and arrived
 
     def close(self) -> None:
-        """Give back the connection."""
-        self._session.close()
+        """End retries, and give back the connection. From any thread."""
+        self._exporter.shutdown()  # type: ignore[no-untyped-call]
 
     def _answered(self, response: requests.Response, **_: Any) -> None:
         self.status = response.status_code

@@ -91,7 +91,8 @@ class LangfuseSink(QueuedSink):
 
     def export(self, batch: list[RunSummary]) -> dict[str, int]:
         """Send the runs, a few to a request."""
-        if self._pipe is None:
+        pipe = self._pipe
+        if pipe is None:
             return {"disabled": len(batch)}
         dropped: Counter[str] = Counter()
         request: list[ReadableSpan] = []
@@ -99,7 +100,7 @@ class LangfuseSink(QueuedSink):
         for i, summary in enumerate(batch):
             try:
                 run = observations(summary, self._environment, self._release)
-                request += self._pipe.spans(summary.trace, run)
+                request += pipe.spans(summary.trace, run)
             except Exception:  # the other runs are fine
                 dropped["export_error"] += 1
             else:
@@ -107,17 +108,23 @@ class LangfuseSink(QueuedSink):
                 chars += sum(one.chars for one in run)
             is_full = len(request) >= MAX_SPANS_PER_REQUEST or chars >= MAX_CHARS_PER_REQUEST
             if runs and (is_full or i == len(batch) - 1):
-                if not self._pipe.send(request):
+                if not pipe.send(request):
                     dropped["export_error"] += runs
-                    answer = self._pipe.status or "nothing"
+                    answer = pipe.status or "nothing"
                     WARNINGS.warn("langfuse.answer", f"sink langfuse: Langfuse answered {answer}")
                 request, runs, chars = [], 0, 0
         return dropped
 
     def release(self) -> None:
         """Give back the connection."""
-        if self._pipe is not None:
-            self._pipe.close()
+        pipe, self._pipe = self._pipe, None
+        if pipe is not None:
+            pipe.close()
+
+    def close(self, timeout_s: float) -> None:
+        """Flush within `timeout_s`; a worker that is still at it then tries nothing again."""
+        super().close(timeout_s)
+        self.release()
 
     def _key(self, name: str, given: str | None) -> str:
         variable = f"LANGFUSE_{name.upper()}"
@@ -128,4 +135,4 @@ class LangfuseSink(QueuedSink):
 
 
 def _environ(variable: str) -> str | None:
-    return os.environ.get(variable) or None
+    return os.environ.get(variable, "").strip() or None

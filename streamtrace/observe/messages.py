@@ -1,0 +1,56 @@
+"""What ASGI messages, and the exceptions of an app, say of a stream."""
+
+from __future__ import annotations
+
+import time
+
+from streamtrace.core.outcome import StreamEnd
+from streamtrace.dialects.base import Head
+from streamtrace.observe.asgi_types import Message
+from streamtrace.observe.exchange import Exchange
+
+
+def http_opening(start: Message, media_types: tuple[str, ...]) -> tuple[Head, bool] | None:
+    """What a response start tells, if it starts a stream, and whether the body can be read."""
+    media_type = encoding = ""
+    for name, value in start.get("headers", ()):
+        lower = name.lower()
+        if lower == b"content-type":
+            media_type = value.partition(b";")[0].strip().lower().decode("latin-1")
+            if media_type not in media_types:
+                return None
+        elif lower == b"content-encoding":
+            encoding = value.strip().lower().decode("latin-1")
+    if not media_type:
+        return None
+    headers = {
+        name.lower().decode("latin-1"): value.decode("latin-1") for name, value in start["headers"]
+    }
+    head = Head(status=start["status"], media_type=media_type, headers=headers)
+    return head, encoding in ("", "identity")
+
+
+def websocket_opening(accept: Message, media_types: tuple[str, ...]) -> tuple[Head, bool] | None:
+    """A WebSocket that was accepted; its messages are read as frames."""
+    return Head(status=101, media_type="", transport="websocket"), True
+
+
+def ended_by(error: BaseException, exchange: Exchange) -> StreamEnd:
+    """What an exception that left the app says of the stream. Groups of one count as the one."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    try:
+        text = str(error)
+    except Exception:  # somebody's __str__; the class name still tells
+        text = ""
+    stopped = not isinstance(error, Exception)
+    at_ns = time.perf_counter_ns()
+    return StreamEnd(
+        at_ns=at_ns,
+        disconnected=exchange.gone(at_ns),
+        cancelled=stopped and not isinstance(error, KeyboardInterrupt | SystemExit),
+        drained=isinstance(error, KeyboardInterrupt | SystemExit),
+        timed_out=isinstance(error, TimeoutError),
+        exception=type(error).__name__,
+        exception_text=text,
+    )
