@@ -37,7 +37,7 @@ clean:
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/ready-demo: $(INPUTS)
-	tools/setup $(VENV) "$(PY)" -e '.[cli]'
+	tools/setup $(VENV) "$(PY)" -e '.[all]'
 	@touch $@
 
 $(VENV)/ready-dev: $(INPUTS)

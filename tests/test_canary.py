@@ -45,9 +45,11 @@ STREAMS: dict[str, list[str]] = {
         'data: {{"type":"RUN_ERROR","message":"{c}","code":"boom"}}\n\n',
     ],
     "openai-chat": [
-        ('data: {{"id":"1","object":"chat.completion.chunk","model":"gpt-5","choices":'
-        '[{{"index":0,"delta":{{"content":"{c}","reasoning_content":"{c}"}},'
-        '"finish_reason":null}}]}}\n\n'),
+        (
+            'data: {{"id":"1","object":"chat.completion.chunk","model":"gpt-5","choices":'
+            '[{{"index":0,"delta":{{"content":"{c}","reasoning_content":"{c}"}},'
+            '"finish_reason":null}}]}}\n\n'
+        ),
         'data: {{"error":{{"message":"{c}","type":"server_error"}}}}\n\n',
     ],
     "unknown": ["data: {c}\n\n", ": {c}\n\n", "id: {c}\ndata: {c}\n\n", "{c}: {c}\n\n"],

@@ -227,7 +227,7 @@ def test_the_commands_that_are_shown_exist():
     assert targets == ["demo", "test"]
     makefile = (ROOT / "Makefile").read_text()
     assert all(f"\n{target}:" in makefile for target in targets)
-    commands = re.findall(r"^streamtrace ([^#\n]+)", README, re.MULTILINE)
+    commands = re.findall(r"^streamtrace ([^#\n]+)", section("Command line"), re.M)
     assert [_parser().parse_args(one.split()).command for one in commands] == [
         "demo",
         "run",

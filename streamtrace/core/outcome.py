@@ -34,8 +34,9 @@ class StreamEnd(msgspec.Struct, kw_only=True):
     """What the transport saw of the end.
 
     `final`: the final body (or close) was handed to the server. `disconnected`: before it, the
-    client left. `exception`: the class name of what the app raised; `cancelled` and `timed_out` are
-    the two that mean something of their own. `drained`: the server shut down around the stream.
+    client left. `cancelled`: the app was stopped from outside. `drained`: the server shut down
+    around the stream. `exception`: the class name of what the app raised by itself; `timed_out`: it
+    was a TimeoutError.
     """
 
     at_ns: int
@@ -65,7 +66,7 @@ def decide(
         return Status.INPUT_REQUIRED, None
     if isinstance(terminal, RunCancelled):
         return Status.CANCELLED, None
-    if end.exception is not None and not (end.final or end.disconnected or end.cancelled):
+    if end.exception is not None and not (end.final or end.disconnected):
         return Status.TIMEOUT if end.timed_out else Status.ERROR, word(end.exception)
     if terminal is not None:
         return Status.COMPLETED, None
@@ -80,8 +81,9 @@ def decide(
     return Status.TRUNCATED, None
 
 
-def word(text: str | None) -> str:
+def word(text: object) -> str:
     """An error type that may be a label: short, without spaces; `other` if it is none."""
     if text is None:
         return "unspecified"
+    text = str(text)
     return text if re.fullmatch(r"[A-Za-z0-9_.:-]{1,64}", text) else "other"

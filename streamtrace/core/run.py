@@ -26,6 +26,7 @@ import msgspec
 from streamtrace.core import events as ev
 from streamtrace.core.content import Capture, ContentPolicy
 from streamtrace.core.errors import EventOrderError
+from streamtrace.core.jsonio import as_count
 from streamtrace.core.names import GAP_BUCKETS_S
 from streamtrace.core.outcome import StreamEnd, decide
 from streamtrace.core.parts import OpenGeneration, OpenToolCall
@@ -205,7 +206,7 @@ class RunMachine:
         generation.finish_reasons += [word[:MAX_NAME_CHARS] for word in event.finish_reasons[:room]]
 
     def _usage(self, event: ev.Usage, at_ns: int) -> None:
-        counts = TokenCounts(**{name: getattr(event, name) for name in _TOKEN_FIELDS})
+        counts = TokenCounts(**{name: as_count(getattr(event, name)) for name in _TOKEN_FIELDS})
         if event.scope == "run":
             key = (_name(event.provider), _name(event.model))
             if key in self._run_usage or not self._full(self._run_usage):

@@ -79,5 +79,5 @@ class Dialect:
         raise NotImplementedError(f"{type(self).__name__} defines neither decode nor decoder")
 
     def close(self) -> Iterable[Event]:
-        """What the end of the stream says."""
+        """What the end of the stream says. A RunFinished here makes cut streams `completed`."""
         return ()

@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from streamtrace.core.summary import Labels, TraceIds
+from streamtrace.logs import WARNINGS
 
 MAX_LABEL_CHARS = 200
 MAX_TAGS = 20
@@ -45,7 +46,7 @@ class Exchange:
     def __init__(
         self, scope: Any, started_ns: int, started_at_ns: int, trace: TraceIds | None
     ) -> None:
-        self.headers = scope["headers"]
+        self.headers = scope.get("headers")
         self.app = scope.get("app")
         self.path = scope.get("path", "")
         self.root_path = scope.get("root_path", "")
@@ -65,6 +66,8 @@ class Exchange:
 
     def note_body(self, body: Any, max_bytes: int) -> None:
         """Keep a part of the request body, or nothing of it once it is over the limit."""
+        if isinstance(body, str):
+            body = body.encode("utf-8", "replace")
         if not isinstance(body, bytes):
             return
         self.body_bytes += len(body)
@@ -97,24 +100,26 @@ def annotate(
     labels = exchange.labels
     if labels is None:
         labels = exchange.labels = Labels()
-    given = (
-        ("user", user),
-        ("session", session),
-        ("agent", agent),
-        ("release", release),
-        ("environment", environment),
-    )
-    for name, value in given:
-        if value is not None:
-            setattr(labels, name, str(value)[:MAX_LABEL_CHARS])
-    for tag in [tags] if isinstance(tags, str) else tags:
-        if len(labels.tags) < MAX_TAGS:
-            labels.tags.append(str(tag)[:MAX_LABEL_CHARS])
-    for key, value in (metadata or {}).items():
-        if len(labels.metadata) < MAX_METADATA:
-            labels.metadata[str(key)[:MAX_LABEL_CHARS]] = _plain(value)
-    if dialect is not None:
-        exchange.dialect = dialect
+    given = {
+        "user": user,
+        "session": session,
+        "agent": agent,
+        "release": release,
+        "environment": environment,
+    }
+    try:
+        for name, value in given.items():
+            if value is not None:
+                setattr(labels, name, str(value)[:MAX_LABEL_CHARS])
+        for tag in [tags] if isinstance(tags, str) else tags:
+            if len(labels.tags) < MAX_TAGS:
+                labels.tags.append(str(tag)[:MAX_LABEL_CHARS])
+        for key, value in (metadata or {}).items():
+            if len(labels.metadata) < MAX_METADATA:
+                labels.metadata[str(key)[:MAX_LABEL_CHARS]] = _plain(value)
+    except Exception as error:  # a label is not worth an answer
+        WARNINGS.warn("annotate", f"annotate was given a wrong value: {type(error).__name__}")
+    exchange.dialect = dialect or exchange.dialect
     return True
 
 

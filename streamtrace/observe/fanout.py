@@ -32,6 +32,8 @@ class Fanout:
         redactor: Redactor | None,
         environ: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
+        if isinstance(sinks, Sink):
+            raise ConfigError(f"sinks must be a list of sinks, got one {type(sinks).__name__}")
         self.sinks = tuple(sinks)
         self._redactor = redactor
         rules = {"*": content} if isinstance(content, str) else dict(content or {})

@@ -13,7 +13,10 @@ from streamtrace.observe.exchange import Exchange
 def http_opening(start: Message, media_types: tuple[str, ...]) -> tuple[Head, bool] | None:
     """What a response start tells, if it starts a stream, and whether the body can be read."""
     media_type = encoding = ""
-    for name, value in start.get("headers", ()):
+    pairs = start.get("headers", ())
+    if iter(pairs) is pairs:  # can be read once, and that is the server's
+        return None
+    for name, value in pairs:
         lower = name.lower()
         if lower == b"content-type":
             media_type = value.partition(b";")[0].strip().lower().decode("latin-1")
@@ -23,9 +26,7 @@ def http_opening(start: Message, media_types: tuple[str, ...]) -> tuple[Head, bo
             encoding = value.strip().lower().decode("latin-1")
     if not media_type:
         return None
-    headers = {
-        name.lower().decode("latin-1"): value.decode("latin-1") for name, value in start["headers"]
-    }
+    headers = {name.lower().decode("latin-1"): value.decode("latin-1") for name, value in pairs}
     head = Head(status=start["status"], media_type=media_type, headers=headers)
     return head, encoding in ("", "identity")
 
@@ -43,13 +44,15 @@ def ended_by(error: BaseException, exchange: Exchange) -> StreamEnd:
         text = str(error)
     except Exception:  # somebody's __str__; the class name still tells
         text = ""
-    stopped = not isinstance(error, Exception)
     at_ns = time.perf_counter_ns()
+    gone = exchange.gone(at_ns)
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        return StreamEnd(at_ns=at_ns, disconnected=gone, drained=True)
+    if not isinstance(error, Exception):  # cancelled, by whatever name the loop has for it
+        return StreamEnd(at_ns=at_ns, disconnected=gone, cancelled=True)
     return StreamEnd(
         at_ns=at_ns,
-        disconnected=exchange.gone(at_ns),
-        cancelled=stopped and not isinstance(error, KeyboardInterrupt | SystemExit),
-        drained=isinstance(error, KeyboardInterrupt | SystemExit),
+        disconnected=gone,
         timed_out=isinstance(error, TimeoutError),
         exception=type(error).__name__,
         exception_text=text,

@@ -15,7 +15,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from streamtrace.core.content import MAX_CONTENT_BYTES
 from streamtrace.core.errors import ConfigError
@@ -35,13 +36,13 @@ from streamtrace.observe.fanout import ContentRule, Fanout
 from streamtrace.observe.lifespan import run_lifespan
 from streamtrace.observe.messages import ended_by, http_opening, websocket_opening
 from streamtrace.observe.pipeline import LINE_MEDIA_TYPES
-from streamtrace.observe.pump import Pumps
+from streamtrace.observe.pump import InlinePump, Pumps
 from streamtrace.observe.route import route_template
 from streamtrace.observe.shutdown import close_at_exit, flush_sinks
 from streamtrace.observe.stream import ActiveStream, Opening, Settings, Stream
 from streamtrace.observe.tap import MAX_TAP_BYTES, MAX_TOTAL_BYTES
 
-MAX_REQUEST_BYTES = 64 * 1024
+MAX_REQUEST_BYTES = 256 * 1024
 FLUSH_TIMEOUT_S = 5.0
 
 _clock = time.perf_counter_ns
@@ -98,7 +99,7 @@ class StreamTraceMiddleware:
         max_content_bytes: int = MAX_CONTENT_BYTES,
         flush_timeout_s: float = FLUSH_TIMEOUT_S,
     ) -> None:
-        bounds = {
+        bounds: dict[str, Any] = {
             "max_tap_bytes": max_tap_bytes,
             "max_total_bytes": max_total_bytes,
             "max_frame_bytes": max_frame_bytes,
@@ -107,21 +108,25 @@ class StreamTraceMiddleware:
             "flush_timeout_s": flush_timeout_s,
         }
         for name, value in bounds.items():
-            if value < 0:
-                raise ConfigError(f"{name} must not be negative, got {value}")
+            if not isinstance(value, int | float) or value < 0:
+                raise ConfigError(f"{name} must be a number that is not negative, got {value!r}")
         if not callable(app):
             raise ConfigError(f"app must be an ASGI application, got {app!r}")
-        for one in (*dialects, *([dialect] if isinstance(dialect, Dialect) else ())):
-            if not isinstance(one, Dialect):
-                raise ConfigError(f"dialects must be objects of subclasses of Dialect, got {one!r}")
+        if redactor is not None and not callable(redactor):
+            raise ConfigError(f"redactor must be callable, got {redactor!r}")
+        if pricing is not None and not isinstance(pricing, Pricing):
+            raise ConfigError(f"pricing must be a Pricing or None, got {pricing!r}")
+        for name, routes in {"include": include, "exclude": exclude}.items():
+            if isinstance(routes, str):
+                raise ConfigError(f"{name} must be a list of route templates, got {routes!r}")
+        own = _by_own_name(dialects)
         self.app = app
         self.flush_timeout_s = flush_timeout_s
         self._fanout = Fanout(sinks, content, redactor, os.environ)
-        own = {one.name: one for one in dialects}
         self._settings = Settings(
             fanout=self._fanout,
             dialects=(*dialects, *BUILT_IN),
-            hint=by_name(dialect) if isinstance(dialect, str) else dialect,
+            hint=None if dialect is None else _meant(dialect, own),
             named=lambda name: own.get(name) or _dialect_or_none(name),
             labels=Labels(agent=agent, release=release, environment=environment),
             max_tap_bytes=max_tap_bytes,
@@ -178,7 +183,10 @@ class StreamTraceMiddleware:
             if stream.belongs_to(pump):
                 stream.end(StreamEnd(at_ns=_clock(), drained=True))
         pump.drain()
-        await asyncio.to_thread(flush_sinks, self.sinks, self.flush_timeout_s)
+        if isinstance(pump, InlinePump):  # no asyncio here: all that is left is to wait
+            flush_sinks(self.sinks, self.flush_timeout_s)
+        else:
+            await asyncio.to_thread(flush_sinks, self.sinks, self.flush_timeout_s)
 
     def finish(self) -> None:
         """The process ends, and no loop runs any more: make the records of all streams."""
@@ -241,8 +249,7 @@ class StreamTraceMiddleware:
             if kind == "websocket.disconnect":
                 exchange.disconnected_ns = _clock()
             elif kind == "websocket.receive" and not exchange.body_bytes:
-                text = message.get("text")
-                body = message.get("bytes") if text is None else text.encode()
+                body = message.get("bytes") or message.get("text")
                 exchange.note_body(body, self._max_request_bytes)
             return message
 
@@ -257,8 +264,7 @@ class StreamTraceMiddleware:
             observed = stream
             at_ns = _clock()
             if kind == "websocket.send":
-                text = message.get("text")
-                observed.push(at_ns, message.get("bytes") if text is None else text.encode())
+                observed.push(at_ns, message.get("bytes") or message.get("text"))
             try:
                 await send(message)
             except OSError:
@@ -305,8 +311,10 @@ class StreamTraceMiddleware:
 
     def _is_nested(self, scope: Scope) -> bool:
         """Whether one of us already stands outside, around the same request."""
-        outer = CURRENT.get()
-        return outer is not None and not outer.finished and outer.headers is scope["headers"]
+        outer, headers = CURRENT.get(), scope.get("headers")
+        if outer is None or outer.finished or headers is None:
+            return False
+        return outer.headers is headers
 
     def _exchange(self, scope: Scope) -> Exchange:
         return Exchange(scope, _clock(), time.time_ns(), trace_context.current_span())
@@ -340,7 +348,7 @@ class StreamTraceMiddleware:
                     parse=parse,
                     trace=exchange.trace
                     or trace_context.current_span()
-                    or trace_context.from_headers(scope["headers"]),
+                    or trace_context.from_headers(exchange.headers or ()),
                     route=route,
                 ),
                 self._settings,
@@ -358,6 +366,23 @@ class StreamTraceMiddleware:
 
     def _forget(self, stream: Stream) -> None:
         self._active.pop(id(stream), None)
+
+
+def _by_own_name(dialects: Sequence[Dialect]) -> dict[str, Dialect]:
+    """The user's own dialects. Raises ConfigError for what is none."""
+    for one in dialects:
+        if not isinstance(one, Dialect):
+            raise ConfigError(f"dialects must be objects of subclasses of Dialect, got {one!r}")
+    return {one.name: one for one in dialects}
+
+
+def _meant(dialect: str | Dialect, own: Mapping[str, Dialect]) -> Dialect:
+    """The dialect that is meant, one of the user's own first. Raises ConfigError for none."""
+    if isinstance(dialect, str):
+        return own.get(dialect) or by_name(dialect)
+    if not isinstance(dialect, Dialect):
+        raise ConfigError(f"dialect must be a name or an object of a Dialect, got {dialect!r}")
+    return dialect
 
 
 def _dialect_or_none(name: str) -> Dialect | None:

@@ -8,7 +8,7 @@ from streamtrace.core.content import MAX_CONTENT_BYTES, ContentPolicy
 from streamtrace.core.outcome import StreamEnd
 from streamtrace.core.sink import ContentMode
 from streamtrace.core.summary import RunSummary
-from streamtrace.dialects.base import Head
+from streamtrace.dialects.base import Dialect, Head
 from streamtrace.dialects.detect import BUILT_IN, by_name
 from streamtrace.observe.pipeline import Pipeline
 
@@ -16,19 +16,20 @@ from streamtrace.observe.pipeline import Pipeline
 def summarize(
     chunks: Iterable[bytes | tuple[int, bytes]],
     *,
-    dialect: str | None = None,
+    dialect: str | Dialect | None = None,
     media_type: str = "text/event-stream",
     content: ContentMode = "full",
     max_content_bytes: int = MAX_CONTENT_BYTES,
 ) -> RunSummary:
     """Fold a whole body. Chunks are bytes, or (ns since the start, bytes) where times are known.
 
-    Without times all offsets are 0. Raises ConfigError for an unknown `dialect`.
+    Without times all offsets are 0. `dialect` is a name or an object.
+    Raises ConfigError for an unknown name.
     """
     pipeline = Pipeline(
         Head(media_type=media_type),
         dialects=BUILT_IN,
-        hint=None if dialect is None else by_name(dialect),
+        hint=by_name(dialect) if isinstance(dialect, str) else dialect,
         policy=ContentPolicy(
             keep=content == "full", hash=content == "hash", room_bytes=max_content_bytes
         ),

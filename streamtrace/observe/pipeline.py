@@ -17,7 +17,7 @@ from streamtrace.core.outcome import StreamEnd
 from streamtrace.core.run import RunMachine
 from streamtrace.core.summary import RunSummary
 from streamtrace.dialects.base import Decoder, Dialect, Head
-from streamtrace.dialects.detect import BUILT_IN, Detector
+from streamtrace.dialects.detect import BUILT_IN, UNKNOWN, Detector
 
 LINE_MEDIA_TYPES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 
@@ -124,9 +124,13 @@ class Pipeline:
                 self._choose(dialect)
 
     def _choose(self, dialect: Dialect) -> Decoder:
-        self.dialect = dialect
-        self.machine.opaque = dialect.name == "unknown"
-        self._decoder = decoder = dialect.decoder()
+        try:
+            decoder = dialect.decoder()
+        except Exception:  # as in _decode; what nobody can read is still counted and timed
+            self.machine.issue("frame_undecodable")
+            dialect, decoder = UNKNOWN, UNKNOWN.decoder()
+        self.dialect, self._decoder = dialect, decoder
+        self.machine.opaque = dialect is UNKNOWN
         held, self._held = self._held, []
         for frame in held:
             self._decode(decoder, frame)

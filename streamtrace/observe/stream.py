@@ -13,16 +13,17 @@ from typing import Any
 import msgspec
 
 from streamtrace.core.content import ContentPolicy
-from streamtrace.core.outcome import StreamEnd
+from streamtrace.core.outcome import StreamEnd, decide
 from streamtrace.core.request import read_request
 from streamtrace.core.sink import ContentMode, StreamInfo
-from streamtrace.core.summary import Labels, RequestFacts, TraceIds
+from streamtrace.core.summary import Labels, RequestFacts, RunSummary, TraceIds
 from streamtrace.dialects.base import Dialect, Head
 from streamtrace.logs import WARNINGS
 from streamtrace.observe.exchange import Exchange
 from streamtrace.observe.fanout import Fanout
 from streamtrace.observe.pipeline import Pipeline
 from streamtrace.observe.pump import InlinePump, Pump
+from streamtrace.observe.route import UNMATCHED
 from streamtrace.observe.tap import Gap, Tap
 
 PIECE_BYTES = 16 * 1024
@@ -70,12 +71,14 @@ class Stream:
     """See the module docstring. `forget` is called when the record is made."""
 
     __slots__ = (
+        "_broken",
         "_end",
         "_entries",
         "_exchange",
         "_forget",
         "_info",
         "_modes",
+        "_offset",
         "_opening",
         "_pipeline",
         "_position",
@@ -108,6 +111,8 @@ class Stream:
         self._end: StreamEnd | None = None
         self._entries: list[Any] = []
         self._position = 0
+        self._offset = 0
+        self._broken = False
         self._pipeline: Pipeline | None = None
         self._info: StreamInfo | None = None
         self._modes: tuple[ContentMode, ...] = ()
@@ -148,11 +153,10 @@ class Stream:
         """Decode until the deadline; true if something is left. Never raises."""
         try:
             return self._work(deadline_ns)
-        except Exception as error:  # a fault of ours: it costs this record, never the loop
-            WARNINGS.warn("stream", f"a stream's record was lost to {type(error).__name__}")
-            self._finish_tap()
-            self._forget(self)
-            return False
+        except Exception as error:  # a fault of ours: it costs the record's detail, nothing else
+            WARNINGS.warn("stream", f"a stream's record is incomplete: {type(error).__name__}")
+            self._broken = True
+            return True
 
     def _schedule(self) -> None:
         self._pump.add(self)
@@ -160,6 +164,8 @@ class Stream:
     def _work(self, deadline_ns: int) -> bool:
         if self._exchange is _DONE:
             return False
+        if self._broken:
+            return self._work_broken()
         pipeline = self._pipeline or self._begin()
         while True:
             if self._position >= len(self._entries):
@@ -182,11 +188,15 @@ class Stream:
         if isinstance(body, Gap):
             pipeline.lose(body.lost_chunks, body.lost_bytes)
         elif self._opening.head.transport == "websocket":
-            pipeline.message(body, at_ns)
+            pipeline.message(
+                body if isinstance(body, bytes) else body.encode("utf-8", "replace"), at_ns
+            )
         elif len(body) > PIECE_BYTES:
-            pipeline.feed(body[:PIECE_BYTES], at_ns)
-            self._entries[self._position + 1] = body[PIECE_BYTES:]
-            return
+            pipeline.feed(body[self._offset : self._offset + PIECE_BYTES], at_ns)
+            self._offset += PIECE_BYTES
+            if self._offset < len(body):
+                return
+            self._offset = 0
         else:
             pipeline.feed(body, at_ns)
         self._position += 2
@@ -219,31 +229,71 @@ class Stream:
         return pipeline
 
     def _read_request(self, policy: ContentPolicy) -> RequestFacts:
+        """The input may take half of what is kept of a stream: a long history leaves room."""
         parts, self._exchange.body_parts = self._exchange.body_parts, []
-        return read_request(b"".join(parts), policy)
+        rest_bytes = policy.room_bytes // 2
+        policy.room_bytes -= rest_bytes
+        facts = read_request(b"".join(parts), policy)
+        policy.room_bytes += rest_bytes
+        return facts
 
     def _finish(self, pipeline: Pipeline, end: StreamEnd) -> None:
-        exchange, opening = self._exchange, self._opening
-        assert self._info is not None
-        summary = pipeline.close(
-            end,
-            started_at_ns=exchange.started_at_ns,
-            http_status=opening.head.status,
-            route=self._info.route,
-            method=opening.method,
-            transport=opening.head.transport,
-            trace=opening.trace,
-            send_stall_ns=self.send_stall_ns,
-            longest_send_stall_ns=self.longest_send_stall_ns,
-            request=self._request,
-            labels=self._labels(pipeline.machine.agent),
-        )
+        labels = self._labels(pipeline.machine.agent)
+        summary = pipeline.close(end, labels=labels, **self._facts())
         summary.thread_id = summary.thread_id or self._request.thread_id
         if self._settings.price is not None:
-            self._settings.price(summary)
+            try:
+                self._settings.price(summary)
+            except Exception:  # the prices may be the user's own; the run is worth more
+                summary.issues["pricing_failed"] = 1
+        self._tell(summary)
+
+    def _work_broken(self) -> bool:
+        """Something of ours failed: keep nothing more, and still end what was started, once."""
+        self._entries = []
+        self._tap.take()
+        self._tap.give_back()
+        self._tap.scheduled = False
+        end = self._end
+        if end is not None and self._info is None:
+            self._done()
+        elif end is not None:
+            status, _ = decide(
+                end, terminal=None, needs_terminal=False, http_status=None, lost=True
+            )
+            self._tell(
+                RunSummary(
+                    status=status,
+                    duration_ns=end.at_ns,
+                    issues={"record_incomplete": 1},
+                    **self._facts(),
+                )
+            )
+        return False
+
+    def _facts(self) -> dict[str, Any]:
+        """The fields of the summary that are not in the bytes."""
+        opening = self._opening
+        return {
+            "started_at_ns": self._exchange.started_at_ns,
+            "http_status": opening.head.status,
+            "route": UNMATCHED if self._info is None else self._info.route,
+            "method": opening.method,
+            "transport": opening.head.transport,
+            "trace": opening.trace,
+            "send_stall_ns": self.send_stall_ns,
+            "longest_send_stall_ns": self.longest_send_stall_ns,
+            "request": self._request,
+        }
+
+    def _tell(self, summary: RunSummary) -> None:
+        assert self._info is not None
+        self._done()
         self._settings.fanout.end(self._info, summary, self._modes)
-        self._forget(self)
+
+    def _done(self) -> None:
         self._exchange = _DONE
+        self._forget(self)
 
     def _labels(self, agent: str | None) -> Labels:
         """What the app said, over what the run said, over the middleware's defaults."""
@@ -256,12 +306,6 @@ class Stream:
             release=said.release or default.release,
             environment=said.environment or default.environment,
         )
-
-    def _finish_tap(self) -> None:
-        self._entries = []
-        self._tap.take()
-        self._tap.give_back()
-        self._exchange = _DONE
 
 
 _DONE: Any = Exchange({"headers": ()}, 0, 0, None)

@@ -59,7 +59,7 @@ class Tap:
     )
 
     def __init__(self, budget: Budget, max_bytes: int, schedule: Callable[[], None]) -> None:
-        self.entries: list[int | bytes | Gap] = []
+        self.entries: list[int | bytes | str | Gap] = []
         self.scheduled = False
         self._budget = budget
         self._max_bytes = max_bytes
@@ -68,8 +68,8 @@ class Tap:
         self._room_bytes = 0
 
     def push(self, at_ns: int, body: Any) -> None:
-        """Note one body. O(1), whatever its size; bytes that may change later are copied."""
-        if body.__class__ is not bytes:
+        """Note one body. O(1), whatever its size; only bytes that may change later are copied."""
+        if body.__class__ is not bytes and body.__class__ is not str:
             body = bytes(body) if isinstance(body, bytearray | memoryview) else b""
         size = len(body) + _ENTRY_BYTES
         if size > self._room_bytes and not self._lease(size):
@@ -83,7 +83,7 @@ class Tap:
             self.scheduled = True
             self._schedule()
 
-    def take(self) -> list[int | bytes | Gap]:
+    def take(self) -> list[int | bytes | str | Gap]:
         """All entries; the tap is empty then, but still holds their room until `give_back`."""
         entries, self.entries = self.entries, []
         return entries

@@ -19,11 +19,14 @@ _random = random.SystemRandom()
 
 
 def current_span() -> TraceIds | None:
-    """Ids under the span that OpenTelemetry holds current here, or `None` if there is none."""
+    """Ids under the span that OpenTelemetry holds current here, or `None`. Never raises."""
     trace = sys.modules.get("opentelemetry.trace")
     if trace is None:
         return None
-    context = trace.get_current_span().get_span_context()
+    try:
+        context = trace.get_current_span().get_span_context()
+    except Exception:  # an API of other people, on the path of every request
+        return None
     if not context.is_valid:
         return None
     return TraceIds(

@@ -112,6 +112,7 @@ async def _play(script: list[Any], options: dict[str, Any], error: BaseException
         await receive()
         for number, message in enumerate(script):
             await send(message)
+            assert server.sent[-1] is message  # it is there before the app goes on
             if number % 3 == 0:
                 await asyncio.sleep(0)
         if error is not None:

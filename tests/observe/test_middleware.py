@@ -22,11 +22,17 @@ from support.asgi import STREAM_HEADERS, Server, body, http_scope, settle, start
 from streamtrace import (
     ConfigError,
     Dialect,
+    GenerationStarted,
+    RunFailed,
     RunFinished,
     StreamTraceMiddleware,
     TextDelta,
+    Usage,
     annotate,
 )
+from streamtrace.dialects.base import Fit
+from streamtrace.observe.cost import Pricing
+from streamtrace.observe.pipeline import Pipeline
 from streamtrace.testing import RecordingSink
 
 RECORDINGS = Path(__file__).parents[1] / "recordings"
@@ -404,8 +410,281 @@ async def test_duration_ends_with_the_final_body_not_with_background_work() -> N
         ({"sinks": [object()]}, "Sink"),
         ({"max_tap_bytes": -1}, "max_tap_bytes"),
         ({"dialects": [object()]}, "Dialect"),
+        ({"dialect": Dialect}, "Dialect"),
+        ({"include": "/chat"}, "include"),
+        ({"exclude": "/chat"}, "exclude"),
+        ({"sinks": RecordingSink()}, "list of sinks"),
+        ({"max_tap_bytes": "2MB"}, "max_tap_bytes"),
+        ({"pricing": {"gpt": 1}}, "pricing"),
+        ({"redactor": "x"}, "redactor"),
     ],
 )
 def test_bad_configuration_fails_at_construction(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         StreamTraceMiddleware(starlette_app(), **options)
+
+
+def test_headers_that_can_be_read_once_are_left_to_the_server() -> None:
+    headers = iter(STREAM_HEADERS)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(start(headers=headers))
+        await send(body(more=False))
+
+    server = Server.__new__(Server)
+
+    async def main() -> None:
+        Server.__init__(server)
+        await server.run(StreamTraceMiddleware(app))
+
+    asyncio.run(main())
+    assert list(server.sent[0]["headers"]) == STREAM_HEADERS
+
+
+async def test_a_scope_without_headers_is_served_and_observed() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(start())
+        await send(body(DONE))
+        await send(body(more=False))
+
+    sink = RecordingSink()
+    middleware = StreamTraceMiddleware(app, sinks=[sink])
+    await Server().run(middleware, {"type": "http"})
+    await middleware.drain()
+    assert [run.status for run in sink.runs] == ["completed"]
+
+
+async def test_a_large_body_is_read_whole_though_in_pieces() -> None:
+    tokens = b"".join(b'data: {"type":"token","content":"%06d"}\n\n' % n for n in range(20_000))
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(start())
+        await send(body(tokens + DONE))
+        await send(body(more=False))
+
+    sink = RecordingSink(content="off")
+    middleware = StreamTraceMiddleware(app, sinks=[sink])
+    await Server().run(middleware)
+    await middleware.drain()
+    [run] = sink.runs
+    assert (run.status, run.frames, run.generations[0].text.chars) == ("completed", 20_001, 120_000)
+
+
+async def test_a_long_input_leaves_room_for_the_answer() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send(start())
+        await send(body(b'data: {"type":"token","content":"' + b"y" * 400 + b'"}\n\n'))
+        await send(body(DONE))
+        await send(body(more=False))
+
+    sink = RecordingSink()
+    middleware = StreamTraceMiddleware(app, sinks=[sink], max_content_bytes=1000)
+    await Server(json.dumps({"message": "x" * 5000}).encode()).run(middleware)
+    await middleware.drain()
+    [run] = sink.runs
+    assert (len(run.request.input.text or ""), run.request.input.truncated) == (500, True)
+    assert run.request.input.chars == 5000
+    assert run.generations[0].text.text == "y" * 400
+
+
+async def test_websocket_text_that_is_no_unicode_is_forwarded_and_read() -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {"type": "websocket.receive", "text": "\ud800"}
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        await receive()
+        await send({"type": "websocket.send", "text": '{"type":"token","content":"\ud800"}'})
+        await send({"type": "websocket.close"})
+
+    sink = RecordingSink()
+    middleware = StreamTraceMiddleware(app, sinks=[sink])
+    await middleware({**http_scope(), "type": "websocket"}, receive, send)
+    await middleware.drain()
+    assert len(sent) == 3
+    assert sink.runs[0].generations[0].text.text == "?"
+
+
+class Odd(Dialect):
+    """Says things that no dialect should say."""
+
+    name = "odd"
+    said: Any = ()
+
+    def __init__(self, *said: Any) -> None:
+        self.said = said
+
+    def decode(self, frame: Any) -> Any:
+        yield from self.said
+
+
+class Unmakeable(Dialect):
+    name = "unmakeable"
+
+    def recognise(self, head: Any, frame: Any) -> Fit:
+        return Fit.YES
+
+    def decoder(self) -> Any:
+        raise RuntimeError("no decoder today")
+
+
+@pytest.mark.parametrize(
+    "dialect",
+    [
+        Odd(RunFailed(type=500)),  # type: ignore[arg-type]
+        Odd(Usage(input_tokens="5")),  # type: ignore[arg-type]
+        Odd(TextDelta(text=5)),  # type: ignore[arg-type]
+        Odd("no event"),
+        Odd(GenerationStarted(model=["x"])),  # type: ignore[arg-type]
+        Unmakeable(),
+    ],
+    ids=lambda dialect: repr(getattr(dialect, "said", dialect.name))[:40],
+)
+async def test_whatever_a_dialect_says_the_run_is_told_once(dialect: Dialect) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(start())
+        await send(body(DONE))
+        await send(body(more=False))
+
+    sink = RecordingSink()
+    middleware = StreamTraceMiddleware(app, sinks=[sink], dialect=dialect)
+    await Server().run(middleware)
+    await middleware.drain()
+    assert len(sink.started) == len(sink.runs) == 1
+    assert sink.runs[0].to_json()
+    assert middleware.active() == []
+
+
+async def test_a_fault_of_ours_costs_the_detail_and_not_the_record(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*args: Any, **options: Any) -> Any:
+        raise RuntimeError("a bug")
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(start())
+        await send(body(DONE))
+        await send(body(more=False))
+
+    for method in ("feed", "close"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Pipeline, method, broken)
+            sink = RecordingSink()
+            middleware = StreamTraceMiddleware(app, sinks=[sink])
+            await Server().run(middleware)
+            await middleware.drain()
+        assert [run.status for run in sink.runs] == ["completed"]
+        assert sink.runs[0].issues == {"record_incomplete": 1}
+        assert middleware.active() == []
+
+
+async def test_prices_that_fail_cost_the_price_only() -> None:
+    class Free(Pricing):
+        def apply(self, summary: Any) -> None:
+            raise RuntimeError("no price today")
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(start())
+        await send(body(DONE))
+        await send(body(more=False))
+
+    sink = RecordingSink()
+    middleware = StreamTraceMiddleware(app, sinks=[sink], pricing=Free())
+    await Server().run(middleware)
+    await middleware.drain()
+    assert sink.runs[0].issues == {"pricing_failed": 1}
+
+
+def test_annotate_never_raises() -> None:
+    sink = RecordingSink()
+
+    async def endpoint(request: Request) -> Response:
+        annotate(user="u", tags=5, metadata=[1])  # type: ignore[arg-type]
+        annotate(session="s")
+        return sse()
+
+    app = Starlette(routes=[Route("/x", endpoint)])
+    TestClient(StreamTraceMiddleware(app, sinks=[sink])).get("/x")
+    labels = sink.wait(1)[0].labels
+    assert (labels.user, labels.session) == ("u", "s")
+
+
+def test_a_dialect_of_your_own_can_be_named() -> None:
+    mine = Odd(TextDelta(text="x"), RunFinished())
+    sink = RecordingSink()
+    app = starlette_app()
+    TestClient(StreamTraceMiddleware(app, sinks=[sink], dialect="odd", dialects=[mine])).post(
+        "/chat/1"
+    )
+    assert sink.wait(1)[0].dialect == "odd"
+
+
+async def test_send_stall_is_the_time_that_send_took() -> None:
+    """The server's clock is under control: it takes as long as the test says."""
+    sink = RecordingSink()
+    now_ns = 0
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(start())
+        for _ in range(3):
+            await send(body(TOKENS[0]))
+        await send(body(DONE))
+        await send(body(more=False))
+
+    waits_ns = iter([0, 10, 500, 20, 7, 3])
+
+    class Slow(Server):
+        async def send(self, message: Any) -> None:
+            nonlocal now_ns
+            now_ns += next(waits_ns)
+
+    middleware = StreamTraceMiddleware(app, sinks=[sink])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("streamtrace.observe.middleware._clock", lambda: now_ns)
+        await Slow().run(middleware)
+    await middleware.drain()
+    [run] = sink.runs
+    assert (run.send_stall_ns, run.longest_send_stall_ns) == (540, 500)
+    assert run.duration_ns == 537
+    assert run.time_to_first_byte_ns == 0
+    assert run.gap_sum_ns == 510
+
+
+async def test_token_times_are_those_of_the_messages_that_brought_them() -> None:
+    sink = RecordingSink()
+    now_ns = 1_000
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal now_ns
+        now_ns += 50
+        await send(start())
+        for wait_ns, data in (
+            (10, b": comment\n\n"),
+            (10, b'data: {"type":"ping"}\n\n'),
+            (100, b'data: {"type":"thinking","content":"hm"}\n\n'),
+            (200, TOKENS[0][:10]),
+            (300, TOKENS[0][10:]),
+            (400, DONE),
+        ):
+            now_ns += wait_ns
+            await send(body(data))
+        now_ns += 5
+        await send(body(more=False))
+
+    middleware = StreamTraceMiddleware(app, sinks=[sink])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("streamtrace.observe.middleware._clock", lambda: now_ns)
+        await Server().run(middleware)
+    await middleware.drain()
+    [run] = sink.runs
+    assert run.time_to_first_byte_ns == 60
+    assert run.time_to_first_event_ns == run.time_to_first_token_ns == 170
+    assert run.time_to_first_visible_token_ns == 670
+    assert run.longest_gap_ns == 500
+    assert run.duration_ns == 1075

@@ -119,6 +119,24 @@ def test_without_any_server_span_the_callers_trace_is_joined(traces: Traces) -> 
     assert f"{run.parent.span_id:016x}" == PARENT.split("-")[2]
 
 
+def test_spans_of_a_generator_in_a_thread_join_the_trace(traces: Traces) -> None:
+    tracer = traces.provider.get_tracer("app")
+
+    def blocking() -> Any:
+        for name in ("before", "between", "after"):
+            with tracer.start_as_current_span(name):
+                pass
+            yield DONE if name == "after" else b'data: {"type":"token","content":"a"}\n\n'
+
+    app = FastAPI()
+    app.post("/chat")(lambda: StreamingResponse(blocking(), media_type="text/event-stream"))
+    FastAPIInstrumentor.instrument_app(app, tracer_provider=traces.provider)
+    TestClient(StreamTraceMiddleware(app, sinks=[traces.sink])).post("/chat")
+    spans = traces.spans()
+    assert_one_trace(spans)
+    assert spans["invoke_agent"].end_time >= spans["after"].end_time
+
+
 def test_the_global_provider_is_never_touched(traces: Traces) -> None:
     before = trace.get_tracer_provider()
     app = instrument(fastapi_app(traces.provider), sinks=[traces.sink])

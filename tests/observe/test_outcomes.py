@@ -71,6 +71,7 @@ CASES: dict[str, tuple[tuple[Any, ...], str]] = {
     "exception after the terminal event": ((start(), body(DONE), ValueError("x")), "error"),
     "timeout": ((start(), body(TOKEN), TimeoutError()), "timeout"),
     "cancel": ((start(), body(TOKEN), asyncio.CancelledError()), "cancelled"),
+    "interpreter asked to exit": ((start(), body(TOKEN), KeyboardInterrupt()), "drained"),
     "exception group of one": ((start(), ExceptionGroup("g", [TimeoutError()])), "timeout"),
     "exception after the final body": (
         (start(), body(DONE), body(more=False), ValueError("x")),

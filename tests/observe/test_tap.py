@@ -87,7 +87,7 @@ def test_bytes_that_can_change_are_copied_and_garbage_is_nothing() -> None:
     tap.push(0, changing)
     tap.push(0, memoryview(changing)[1:])
     changing[:] = b"xxx"
-    garbage: list[Any] = ["text", None, 5]
+    garbage: list[Any] = [[b"x"], None, 5]
     for one in garbage:
         tap.push(0, one)
     assert tap.take()[1::2] == [b"abc", b"bc", b"", b"", b""]
