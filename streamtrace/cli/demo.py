@@ -6,14 +6,19 @@
     POST /replay/{recording}  one of them, byte for byte, at the pace of an agent
     GET  /metrics             Prometheus
 
-Everything is observed by the middleware that users put around their own app, and nothing else.
+Everything is observed by the middleware that users put around their own app, and nothing else. The
+first run is asked for by the demo itself, so that there is one to see at once.
 The terminal shows content, since whoever started the demo reads it; exporters keep their setting.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import http.client
+import json
 import secrets
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -45,6 +50,7 @@ FRAME_S = 0.03
 MAX_REPLAY_S = 15.0
 
 _STATIC = Path(__file__).parent / "static"
+_FIRST = {"message": "Weather in Tokyo?", "thread_id": "first-run", "dialect": "ag-ui"}
 _STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
@@ -61,6 +67,7 @@ def demo(host: str, port: int, for_s: float | None) -> int:
     ]
     app = build_app(metrics_app(registry))
     _greet(target, url, [sink.name for sink in elsewhere])
+    threading.Thread(target=_first_run, args=taken.getsockname()[:2], daemon=True).start()
     serve(StreamTraceMiddleware(app, sinks=sinks), taken, for_s)
     return 0
 
@@ -81,12 +88,21 @@ def build_app(metrics: Any) -> Starlette:
 
 def _greet(target: Console, url: str, elsewhere: list[str]) -> None:
     target.print(f"streamtrace demo: open {url} (Ctrl+C stops it)", style="bold")
-    target.print("Or try, from another terminal:")
+    target.print("A first run is on its way. To make more without a browser:")
     ask = f"curl -N {url}/chat -H 'content-type: application/json' -d"
     target.print(f'  {ask} \'{{"message": "weather in Tokyo"}}\'')
     target.print(f'  {ask} \'{{"message": "fail", "dialect": "anthropic"}}\'')
     target.print(f"  curl -s {url}/metrics | grep ^streamtrace")
     target.print(f"Runs are drawn here; they go to: {', '.join(['prometheus', *elsewhere])}")
+
+
+def _first_run(host: str, port: int) -> None:
+    """Ask as a client would, and read to the end. The socket listens already: it can wait."""
+    connection = http.client.HTTPConnection(host, port)
+    with contextlib.suppress(OSError, http.client.HTTPException):  # the demo was stopped
+        connection.request("POST", "/chat", json.dumps(_FIRST))
+        connection.getresponse().read()
+    connection.close()
 
 
 class _Chat(msgspec.Struct):

@@ -6,6 +6,8 @@ address that is printed is the true one, with `--port 0` as well.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import socket
 import threading
 
@@ -37,6 +39,7 @@ def serve(app: object, taken: socket.socket, for_s: float | None = None) -> None
             timeout_graceful_shutdown=DRAIN_S,
         )
     )
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
     timer = None
     if for_s is not None:
         timer = threading.Timer(for_s, setattr, (server, "should_exit", True))
@@ -49,3 +52,8 @@ def serve(app: object, taken: socket.socket, for_s: float | None = None) -> None
     finally:
         if timer is not None:
             timer.cancel()
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """A stream that was cut by the shutdown is told as `cancelled`, not as a fault with a trace."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))

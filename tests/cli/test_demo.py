@@ -63,6 +63,10 @@ async def test_every_dialect_is_served_at_an_agents_pace_and_read_back(demo):
         assert run.time_to_first_token_ns <= run.time_to_first_visible_token_ns < run.duration_ns
 
 
+def test_a_first_run_is_drawn_without_anybody_asking(demo):
+    demo.wait_for(r"completed.* · ag-ui · POST /chat · thread first-run\b")
+
+
 async def test_each_way_to_end_is_told_in_the_terminal(demo):
     asked = {
         "the end of it: fail": "error",
