@@ -86,7 +86,15 @@ class FrameParser:
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
         frames: list[Frame] = []
-        if self._pending:
+        if not self._pending:
+            end = len(data) - 2  # most servers send one frame of one line in one piece
+            if (
+                data.find(b"\n") == end <= self._max_frame_bytes
+                and data.startswith(b"data: ")
+                and data.endswith(b"\n")
+            ):
+                return [Frame(at_ns=at_ns, data=data[6:end])]
+        else:
             if data.startswith(b"\n") and self._pending.endswith(b"\n"):
                 end, after = 0, 1
             else:
@@ -102,7 +110,8 @@ class FrameParser:
         tail = blocks.pop()
         for block in blocks:
             self._emit(block if len(block) <= self._max_frame_bytes else None, at_ns, frames)
-        self._keep(tail)
+        if tail:
+            self._keep(tail)
         return frames
 
     def close(self, at_ns: int = 0) -> list[Frame]:
