@@ -114,6 +114,8 @@ class RunMachine:
         if error_type is not None and not self._error.chars and end.exception_text:
             self._error.add(end.exception_text)
         usage_by_model = self._usage_by_model()
+        if len(self._run_usage) == 1 and not self._usage_of_runs_before:
+            self._name_the_model(*next(iter(self._run_usage)))
         usage = _add_up([entry.usage for entry in usage_by_model])
         if usage is not None and self.terminal is None:
             self.issues["usage_partial"] = 1
@@ -363,6 +365,12 @@ class RunMachine:
             for one in self._generations
             if one.usage is not None
         ]
+
+    def _name_the_model(self, provider: str | None, model: str | None) -> None:
+        """The usage of the whole run is one model's: so that made each generation of it."""
+        for generation in self._generations:
+            generation.model = generation.model or model
+            generation.provider = generation.provider or provider
 
     def _time_per_output_token_ns(self, usage: TokenCounts | None) -> int | None:
         spans: list[tuple[OpenGeneration, int | None]]

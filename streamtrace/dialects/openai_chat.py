@@ -206,6 +206,8 @@ class _ChatDecoder:
         _, model, provider = self._told
         facts = (self._id, as_word(chunk.model) or model, as_word(chunk.provider) or provider)
         if facts != self._told:
+            if self._told[0] is None and self._id is not None:
+                events.append(ev.RunStarted(run_id=self._id))
             self._told = facts
             events.append(
                 ev.GenerationStarted(response_id=facts[0], model=facts[1], provider=facts[2])

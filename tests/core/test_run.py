@@ -139,6 +139,16 @@ def test_usage_of_the_run_is_the_total_and_belongs_to_no_generation() -> None:
     assert run.generations[0].usage is None
 
 
+def test_a_run_whose_usage_is_one_models_was_made_by_that_model() -> None:
+    one = ev.Usage(scope="run", provider="p", model="m", input_tokens=3)
+    other = ev.Usage(scope="run", provider="p", model="n", input_tokens=3)
+    named = fold((1, text("a")), (2, one)).generations[0]
+    assert (named.model, named.provider) == ("m", "p")
+    assert fold((1, text("a")), (2, one), (3, other)).generations[0].model is None
+    said = ev.GenerationStarted(model="x")
+    assert fold((1, said), (2, one)).generations[0].model == "x"
+
+
 def test_usage_of_several_runs_on_one_stream_adds_up() -> None:
     usage = ev.Usage(scope="run", provider="p", model="m", input_tokens=3)
     one_run = [ev.RunStarted(), usage, ev.RunFinished()]

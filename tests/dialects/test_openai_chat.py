@@ -46,7 +46,18 @@ def wire(*chunks: Any) -> bytes:
 
 
 def told(*chunks: Any) -> list[ev.Event]:
-    return decode(wire(*chunks))
+    """What the chunks say, but for the name of the run."""
+    return [event for event in decode(wire(*chunks)) if event != ev.RunStarted(run_id="c")]
+
+
+def test_the_first_id_names_the_run():
+    """Once, whatever other ids come."""
+    events = decode(
+        wire(chunk(choice()), chunk(choice(finish="stop")), chunk(choice(), chunk_id="d"))
+    )
+    assert events[0] == ev.RunStarted(run_id="c")
+    named = [one.run_id for one in events if isinstance(one, ev.RunStarted)]
+    assert named == ["c"]
 
 
 def chunk(*choices: dict[str, Any], chunk_id: str | None = "c", **fields: Any) -> dict[str, Any]:
