@@ -9,7 +9,7 @@ PY ?=
 VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
-INPUTS := pyproject.toml constraints.txt tools/setup
+INPUTS := pyproject.toml constraints.txt .ci/setup
 
 .PHONY: demo test lint bench pin clean
 
@@ -31,15 +31,15 @@ bench: $(VENV)/ready-dev
 
 # The newest versions of everything, written to constraints.txt.
 pin:
-	tools/pin "$(PY)"
+	.ci/pin "$(PY)"
 
 clean:
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/ready-demo: $(INPUTS)
-	tools/setup $(VENV) "$(PY)" -e '.[all]'
+	.ci/setup $(VENV) "$(PY)" -e '.[all]'
 	@touch $@
 
 $(VENV)/ready-dev: $(INPUTS)
-	tools/setup $(VENV) "$(PY)" -e '.[all]' --group dev
+	.ci/setup $(VENV) "$(PY)" -e '.[all]' --group dev
 	@touch $@

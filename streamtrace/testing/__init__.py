@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from streamtrace.testing.client import Answer, ask
 from streamtrace.testing.recording import RecordingSink
+from streamtrace.testing.sink_contract import SinkContract
 
-__all__ = ["RecordingSink"]
+__all__ = ["Answer", "RecordingSink", "SinkContract", "ask"]
