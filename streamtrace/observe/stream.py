@@ -162,7 +162,8 @@ class Stream:
         self._pump.add(self)
 
     def _work(self, deadline_ns: int) -> bool:
-        if self._exchange is _DONE:
+        if self._exchange is _DONE:  # drained, and the app goes on all the same
+            self._empty_tap()
             return False
         if self._broken:
             return self._work_broken()
@@ -250,10 +251,7 @@ class Stream:
 
     def _work_broken(self) -> bool:
         """Something of ours failed: keep nothing more, and still end what was started, once."""
-        self._entries = []
-        self._tap.take()
-        self._tap.give_back()
-        self._tap.scheduled = False
+        self._empty_tap()
         end = self._end
         if end is not None and self._info is None:
             self._done()
@@ -270,6 +268,12 @@ class Stream:
                 )
             )
         return False
+
+    def _empty_tap(self) -> None:
+        self._entries = []
+        self._tap.take()
+        self._tap.give_back()
+        self._tap.scheduled = False
 
     def _facts(self) -> dict[str, Any]:
         """The fields of the summary that are not in the bytes."""

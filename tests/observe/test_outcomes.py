@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from support.asgi import Server, body, http_scope, start
+from support.asgi import Server, body, http_scope, start, until
 
 from streamtrace import RunSummary, StreamTraceMiddleware
 from streamtrace.testing import RecordingSink
@@ -172,6 +172,28 @@ async def test_streams_open_at_shutdown_are_drained() -> None:
     await task
     await middleware.drain()
     assert len(sink.runs) == 1
+
+
+async def test_a_stream_that_goes_on_after_it_was_drained_holds_no_memory() -> None:
+    go_on, streaming = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(start())
+        streaming.set()
+        await go_on.wait()
+        for _ in range(100):
+            await send(body(TOKEN))
+        await send(body(more=False))
+
+    middleware = StreamTraceMiddleware(app)
+    task = asyncio.create_task(Server().run(middleware))
+    await streaming.wait()
+    await middleware.drain()
+    budget = middleware._pumps.current().budget
+    free_bytes = budget.free_bytes
+    go_on.set()
+    await task
+    await until(lambda: budget.free_bytes == free_bytes)
 
 
 async def test_the_error_type_is_kept_and_the_text_is_content() -> None:

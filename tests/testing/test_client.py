@@ -14,6 +14,7 @@ from starlette.routing import Route
 from streamtrace import StreamTraceMiddleware
 from streamtrace.testing import RecordingSink, ask
 
+
 async def chat(request: Request) -> Response:
     asked = await request.json()
 
