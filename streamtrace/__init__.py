@@ -39,8 +39,9 @@ from streamtrace.core.frames import Frame
 from streamtrace.core.sink import Sink, SinkStats, StreamInfo
 from streamtrace.core.summary import RunSummary, Status
 from streamtrace.dialects.base import Dialect
+from streamtrace.observe.cost import Price, Pricing
 from streamtrace.observe.exchange import annotate
-from streamtrace.observe.middleware import StreamTraceMiddleware
+from streamtrace.observe.middleware import StreamTraceMiddleware, active_streams
 from streamtrace.observe.otel_asgi import instrument
 from streamtrace.sinks.env import sinks_from_env
 
@@ -56,6 +57,8 @@ __all__ = [
     "MessageFinished",
     "MessageStarted",
     "MissingExtra",
+    "Price",
+    "Pricing",
     "ReasoningDelta",
     "ReasoningFinished",
     "ReasoningStarted",
@@ -81,6 +84,7 @@ __all__ = [
     "ToolCallResult",
     "ToolCallStarted",
     "Usage",
+    "active_streams",
     "annotate",
     "instrument",
     "sinks_from_env",

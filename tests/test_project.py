@@ -22,7 +22,10 @@ PUBLIC_NAMES = {
     # around an app
     "StreamTraceMiddleware",
     "annotate",
+    "active_streams",
     "instrument",
+    "Price",
+    "Pricing",
     "sinks_from_env",
     # to write a sink
     "Sink",

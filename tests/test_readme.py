@@ -144,6 +144,20 @@ def content_goes_through_the_redactor(page: Page) -> None:
         assert b"ann@example.org" not in left
 
 
+def streams_in_flight_are_shown(page: Page) -> None:
+    slow_streams = page.run("Streams in flight")["slow_streams"]
+    assert slow_streams() == []
+
+
+def own_prices_come_first(page: Page) -> None:
+    pieces = [
+        'data: {"type":"done","model":"my-model","usage":'
+        '{"input_tokens":1000000,"output_tokens":500000}}\n\n'
+    ]
+    page.ask(page.run("Prices", pieces)["app"], pieces)
+    assert page.recording.runs[0].cost_usd == 3.0
+
+
 def a_dialect_is_used(page: Page) -> None:
     page.ask(page.run("Your own dialect", ACME)["app"], ACME)
     [run] = page.recording.runs
@@ -173,6 +187,8 @@ CHECKS: dict[str, Callable[..., None]] = {
     "Configuration": sinks_of_the_environment,
     "Annotate": annotations_reach_the_run,
     "Content and privacy": content_goes_through_the_redactor,
+    "Streams in flight": streams_in_flight_are_shown,
+    "Prices": own_prices_come_first,
     "Your own dialect": a_dialect_is_used,
     "Your own sink": a_sink_is_told,
     "Beside OpenTelemetry's own instrumentation": instrument_joins_both,

@@ -38,7 +38,7 @@ from streamtrace.observe.messages import ended_by, http_opening, websocket_openi
 from streamtrace.observe.pipeline import LINE_MEDIA_TYPES
 from streamtrace.observe.pump import InlinePump, Pumps
 from streamtrace.observe.route import route_template
-from streamtrace.observe.shutdown import close_at_exit, flush_sinks
+from streamtrace.observe.shutdown import close_at_exit, flush_sinks, open_middlewares
 from streamtrace.observe.stream import ActiveStream, Opening, Settings, Stream
 from streamtrace.observe.tap import MAX_TAP_BYTES, MAX_TOTAL_BYTES
 
@@ -366,6 +366,18 @@ class StreamTraceMiddleware:
 
     def _forget(self, stream: Stream) -> None:
         self._active.pop(id(stream), None)
+
+
+def active_streams() -> list[ActiveStream]:
+    """The streams in flight in this process, oldest first: for those who have no hold of their
+    middleware, since `add_middleware` makes it."""
+    found = [
+        stream
+        for one in open_middlewares()
+        if isinstance(one, StreamTraceMiddleware)
+        for stream in one.active()
+    ]
+    return sorted(found, key=lambda stream: -stream.age_s)
 
 
 def _by_own_name(dialects: Sequence[Dialect]) -> dict[str, Dialect]:

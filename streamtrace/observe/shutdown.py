@@ -33,6 +33,11 @@ class Closable(Protocol):
 _OPEN: weakref.WeakSet[Closable] = weakref.WeakSet()
 
 
+def open_middlewares() -> list[Closable]:
+    """All middlewares of this process."""
+    return list(_OPEN)
+
+
 def close_at_exit(middleware: Closable) -> None:
     """Close the middleware's sinks when the interpreter exits."""
     _OPEN.add(middleware)
@@ -67,7 +72,7 @@ def _side_by_side(calls: list[tuple[Sink, Callable[[float], object]]], timeout_s
 
 
 def _at_exit() -> None:
-    middlewares = list(_OPEN)
+    middlewares = open_middlewares()
     for middleware in middlewares:
         middleware.finish()
     sinks = {id(sink): sink for middleware in middlewares for sink in middleware.sinks}

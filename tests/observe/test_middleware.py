@@ -28,6 +28,7 @@ from streamtrace import (
     StreamTraceMiddleware,
     TextDelta,
     Usage,
+    active_streams,
     annotate,
 )
 from streamtrace.dialects.base import Fit
@@ -356,6 +357,7 @@ async def test_active_shows_streams_in_flight() -> None:
     assert (stream.dialect, stream.events, stream.route) == ("generic", 1, "unmatched")
     assert stream.last_event_age_s is not None
     assert 0 <= stream.last_event_age_s <= stream.age_s
+    assert stream.trace_id in {one.trace_id for one in active_streams()}
     go_on.set()
     await task
     await settle(middleware)
