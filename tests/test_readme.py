@@ -150,10 +150,8 @@ def streams_in_flight_are_shown(page: Page) -> None:
 
 
 def own_prices_come_first(page: Page) -> None:
-    pieces = [
-        'data: {"type":"done","model":"my-model","usage":'
-        '{"input_tokens":1000000,"output_tokens":500000}}\n\n'
-    ]
+    usage = '{"input_tokens":1000000,"output_tokens":500000}'
+    pieces = ['data: {"type":"done","model":"my-model","usage":' + usage + "}\n\n"]
     page.ask(page.run("Prices", pieces)["app"], pieces)
     assert page.recording.runs[0].cost_usd == 3.0
 
