@@ -5,8 +5,8 @@ The deciding order, first match wins:
     an error told in the stream, or an HTTP status of 400 and more       error
     a question told in the stream                                        input_required
     a stop told in the stream                                            cancelled
-    the app raised TimeoutError before the final body                    timeout
-    the app raised something else before the final body                  error
+    the app raised TimeoutError, and the stream had not ended well       timeout
+    the app raised something else, and the stream had not ended well     error
     the dialect's terminal event passed: a client that has read the
         last event may leave                                             completed
     the server shut down                                                 drained
@@ -16,8 +16,12 @@ The deciding order, first match wins:
     the final body was sent, and no terminal event is missing            completed
     the final body was sent without it, or none was sent                 truncated
 
-A disconnect after the final body is how every connection ends, and is not looked at. Where chunks
-were lost to a full tap, an unseen terminal event proves nothing and is not called missing.
+A stream has ended well with its final body behind a terminal event. What is raised before says that
+the connection broke. Without a terminal event it counts after the final body as well: some
+frameworks send that while they unwind. Terminal events that were sent to a client who had left do
+not count: it did not see them. A disconnect after the final body is how every connection ends, and
+is not looked at. Where chunks were lost to a full tap, an unseen terminal event proves nothing and
+is not called missing.
 """
 
 from __future__ import annotations
@@ -33,15 +37,15 @@ from streamtrace.core.summary import Status
 class StreamEnd(msgspec.Struct, kw_only=True):
     """What the transport saw of the end.
 
-    `final`: the final body (or close) was handed to the server. `disconnected`: before it, the
-    client left. `cancelled`: the app was stopped from outside. `drained`: the server shut down
-    around the stream. `exception`: the class name of what the app raised by itself; `timed_out`: it
-    was a TimeoutError.
+    `final`: the final body (or close) was handed to the server. `disconnected_ns`: when the client
+    left, if that was before it. `cancelled`: the app was stopped from outside. `drained`: the server
+    shut down around the stream. `exception`: the class name of what the app raised by itself;
+    `timed_out`: it was a TimeoutError.
     """
 
     at_ns: int
     final: bool = False
-    disconnected: bool = False
+    disconnected_ns: int | None = None
     cancelled: bool = False
     timed_out: bool = False
     drained: bool = False
@@ -66,13 +70,15 @@ def decide(
         return Status.INPUT_REQUIRED, None
     if isinstance(terminal, RunCancelled):
         return Status.CANCELLED, None
-    if end.exception is not None and not (end.final or end.disconnected):
+    gone = end.disconnected_ns is not None
+    ended_well = end.final and terminal is not None
+    if end.exception is not None and not ended_well and not gone:
         return Status.TIMEOUT if end.timed_out else Status.ERROR, word(end.exception)
     if terminal is not None:
         return Status.COMPLETED, None
     if end.drained:
         return Status.DRAINED, None
-    if end.disconnected:
+    if gone:
         return Status.DISCONNECTED, None
     if end.cancelled:
         return Status.CANCELLED, None

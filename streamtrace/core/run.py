@@ -54,6 +54,7 @@ class RunMachine:
         self.events = 0
         self.last_event_ns: int | None = None
         self.terminal: ev.Event | None = None
+        self._terminal_ns = 0
         self.issues: dict[str, int] = {}
         self.run_id: str | None = None
         self.thread_id: str | None = None
@@ -104,9 +105,13 @@ class RunMachine:
 
     def summary(self, end: StreamEnd, **facts: Any) -> RunSummary:
         """The run as it ended. `facts` are the fields of RunSummary that events do not know."""
+        gone_ns = end.disconnected_ns
+        terminal = self.terminal
+        if gone_ns is not None and self._terminal_ns > gone_ns:
+            terminal = None  # said to a client who had left
         status, error_type = decide(
             end,
-            terminal=self.terminal,
+            terminal=terminal,
             needs_terminal=facts.pop("needs_terminal", True),
             http_status=facts.get("http_status"),
             lost=bool(facts.get("lost_chunks")),
@@ -117,12 +122,12 @@ class RunMachine:
         if len(self._run_usage) == 1 and not self._usage_of_runs_before:
             self._name_the_model(*next(iter(self._run_usage)))
         usage = _add_up([entry.usage for entry in usage_by_model])
-        if usage is not None and self.terminal is None:
+        if usage is not None and terminal is None:
             self.issues["usage_partial"] = 1
         return RunSummary(
             status=status,
             duration_ns=end.at_ns,
-            terminal_seen=self.terminal is not None,
+            terminal_seen=terminal is not None,
             run_id=self.run_id,
             thread_id=self.thread_id,
             error=None
@@ -161,7 +166,7 @@ class RunMachine:
     def _run_ended(self, event: ev.Event, at_ns: int) -> None:
         if self.strict and self._open_steps:
             self.issue("run_ended_in_step")
-        self.terminal = event
+        self.terminal, self._terminal_ns = event, at_ns
         self._close_generation(at_ns)
         if isinstance(event, ev.RunFinished):
             self.run_id = self.run_id or _name(event.run_id)

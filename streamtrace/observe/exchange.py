@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from streamtrace.core.summary import Labels, TraceIds
+from streamtrace.dialects.base import Dialect
 from streamtrace.logs import WARNINGS
 
 MAX_LABEL_CHARS = 200
@@ -31,6 +32,7 @@ class Exchange:
         "app",
         "body_bytes",
         "body_parts",
+        "client",
         "dialect",
         "disconnected_ns",
         "finished",
@@ -38,6 +40,7 @@ class Exchange:
         "labels",
         "path",
         "root_path",
+        "scope",
         "started_at_ns",
         "started_ns",
         "trace",
@@ -46,29 +49,44 @@ class Exchange:
     def __init__(
         self, scope: Any, started_ns: int, started_at_ns: int, trace: TraceIds | None
     ) -> None:
+        self.scope = scope
         self.headers = scope.get("headers")
+        self.client = scope.get("client")
         self.app = scope.get("app")
         self.path = scope.get("path", "")
-        self.root_path = scope.get("root_path", "")
+        # Where a mount of Starlette leads here, this is the root of the app that we ask for routes.
+        self.root_path = scope.get("app_root_path", scope.get("root_path", ""))
         self.started_ns = started_ns
         self.started_at_ns = started_at_ns
         self.trace = trace
-        self.body_parts: list[bytes] = []
+        self.body_parts: list[bytes] | None = []  # None once it was read
         self.body_bytes = 0
         self.disconnected_ns: int | None = None
         self.finished = False
         self.labels: Labels | None = None
-        self.dialect: str | None = None
+        self.dialect: str | Dialect | None = None
 
-    def gone(self, at_ns: int) -> bool:
-        """Whether the client had left by then."""
-        return self.disconnected_ns is not None and self.disconnected_ns <= at_ns
+    def is_of(self, scope: Any) -> bool:
+        """Whether the scope, or a copy that somebody made of it, is that of this request.
+
+        Starlette puts a new list of headers into the scope when somebody looks at them.
+        """
+        headers = scope.get("headers")
+        if scope is self.scope or (headers is not None and headers is self.headers):
+            return True
+        same_client = self.client is not None and scope.get("client") == self.client
+        return same_client and bool(headers) and list(headers) == list(self.headers or ())
+
+    def gone_ns(self, at_ns: int) -> int | None:
+        """When the client had left by then, from the start; `None` if it had not."""
+        left_ns = self.disconnected_ns
+        return None if left_ns is None or left_ns > at_ns else left_ns - self.started_ns
 
     def note_body(self, body: Any, max_bytes: int) -> None:
         """Keep a part of the request body, or nothing of it once it is over the limit."""
         if isinstance(body, str):
             body = body.encode("utf-8", "replace")
-        if not isinstance(body, bytes):
+        if not isinstance(body, bytes) or not body or self.body_parts is None:
             return
         self.body_bytes += len(body)
         if self.body_bytes > max_bytes:
@@ -86,12 +104,13 @@ def annotate(
     metadata: Mapping[str, Any] | None = None,
     release: str | None = None,
     environment: str | None = None,
-    dialect: str | None = None,
+    dialect: str | Dialect | None = None,
 ) -> bool:
     """Say more about the stream that is being answered now, from anywhere inside the app.
 
     Later calls add to earlier ones. Strings are cut at 200 characters; 20 tags and 32 metadata keys
-    are kept. `dialect` names the response's wire vocabulary, where detection would have to guess.
+    are kept. `dialect` is the response's wire vocabulary, by name or as an object, where detection
+    would have to guess; it must be said before the first chunk.
     Never raises; returns `False` where no observed request is being answered.
     """
     exchange = CURRENT.get()
@@ -119,7 +138,8 @@ def annotate(
                 labels.metadata[str(key)[:MAX_LABEL_CHARS]] = _plain(value)
     except Exception as error:  # a label is not worth an answer
         WARNINGS.warn("annotate", f"annotate was given a wrong value: {type(error).__name__}")
-    exchange.dialect = dialect or exchange.dialect
+    if isinstance(dialect, str | Dialect):
+        exchange.dialect = dialect
     return True
 
 

@@ -45,14 +45,14 @@ def ended_by(error: BaseException, exchange: Exchange) -> StreamEnd:
     except Exception:  # somebody's __str__; the class name still tells
         text = ""
     at_ns = time.perf_counter_ns()
-    gone = exchange.gone(at_ns)
+    gone_ns = exchange.gone_ns(at_ns)
     if isinstance(error, KeyboardInterrupt | SystemExit):
-        return StreamEnd(at_ns=at_ns, disconnected=gone, drained=True)
+        return StreamEnd(at_ns=at_ns, disconnected_ns=gone_ns, drained=True)
     if not isinstance(error, Exception):  # cancelled, by whatever name the loop has for it
-        return StreamEnd(at_ns=at_ns, disconnected=gone, cancelled=True)
+        return StreamEnd(at_ns=at_ns, disconnected_ns=gone_ns, cancelled=True)
     return StreamEnd(
         at_ns=at_ns,
-        disconnected=gone,
+        disconnected_ns=gone_ns,
         timed_out=isinstance(error, TimeoutError),
         exception=type(error).__name__,
         exception_text=text,

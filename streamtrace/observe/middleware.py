@@ -13,6 +13,7 @@ Rules that hold here:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -127,7 +128,7 @@ class StreamTraceMiddleware:
             fanout=self._fanout,
             dialects=(*dialects, *BUILT_IN),
             hint=None if dialect is None else _meant(dialect, own),
-            named=lambda name: own.get(name) or _dialect_or_none(name),
+            named=lambda said: _meant_or_none(said, own),
             labels=Labels(agent=agent, release=release, environment=environment),
             max_tap_bytes=max_tap_bytes,
             max_frame_bytes=max_frame_bytes,
@@ -198,7 +199,8 @@ class StreamTraceMiddleware:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = self._exchange(scope)
-        stream: Stream | None = None
+        stream: Stream | None = None  # while it goes on
+        sent: Stream | None = None  # once its final body is with the server
         undecided = True
 
         async def observed_receive() -> Message:
@@ -206,12 +208,12 @@ class StreamTraceMiddleware:
             kind = message.get("type")
             if kind == "http.disconnect":
                 exchange.disconnected_ns = _clock()
-            elif kind == "http.request" and undecided:
+            elif kind == "http.request":
                 exchange.note_body(message.get("body"), self._max_request_bytes)
             return message
 
         async def observed_send(message: Message) -> None:
-            nonlocal stream, undecided
+            nonlocal stream, sent, undecided
             if stream is None:
                 if undecided and message.get("type") == "http.response.start":
                     undecided = False
@@ -229,19 +231,21 @@ class StreamTraceMiddleware:
             except OSError:
                 exchange.disconnected_ns = at_ns
                 raise
-            stall_ns = _clock() - at_ns
-            observed.send_stall_ns += stall_ns
-            if stall_ns > observed.longest_send_stall_ns:  # noqa: PLR1730  a call would cost more
-                observed.longest_send_stall_ns = stall_ns
+            finally:
+                stall_ns = _clock() - at_ns
+                observed.send_stall_ns += stall_ns
+                if stall_ns > observed.longest_send_stall_ns:  # noqa: PLR1730  a call costs more
+                    observed.longest_send_stall_ns = stall_ns
             if not message.get("more_body", False):
-                stream = None
-                observed.end(StreamEnd(at_ns=at_ns, final=True, disconnected=exchange.gone(at_ns)))
+                stream, sent = None, stream
+                observed.final(at_ns, exchange.gone_ns(at_ns))
 
-        await self._run(scope, observed_receive, observed_send, exchange, lambda: stream)
+        await self._run(scope, observed_receive, observed_send, exchange, lambda: stream or sent)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = self._exchange(scope)
         stream: Stream | None = None
+        sent: Stream | None = None
 
         async def observed_receive() -> Message:
             message = await receive()
@@ -254,7 +258,7 @@ class StreamTraceMiddleware:
             return message
 
         async def observed_send(message: Message) -> None:
-            nonlocal stream
+            nonlocal stream, sent
             kind = message.get("type")
             if stream is None or kind not in ("websocket.send", "websocket.close"):
                 if kind == "websocket.accept":
@@ -270,15 +274,15 @@ class StreamTraceMiddleware:
             except OSError:
                 exchange.disconnected_ns = at_ns
                 raise
-            if kind == "websocket.send":
+            finally:
                 stall_ns = _clock() - at_ns
                 observed.send_stall_ns += stall_ns
                 observed.longest_send_stall_ns = max(observed.longest_send_stall_ns, stall_ns)
-            else:
-                stream = None
-                observed.end(StreamEnd(at_ns=at_ns, final=True, disconnected=exchange.gone(at_ns)))
+            if kind == "websocket.close":
+                stream, sent = None, stream
+                observed.final(at_ns, exchange.gone_ns(at_ns))
 
-        await self._run(scope, observed_receive, observed_send, exchange, lambda: stream)
+        await self._run(scope, observed_receive, observed_send, exchange, lambda: stream or sent)
 
     async def _run(
         self,
@@ -288,7 +292,7 @@ class StreamTraceMiddleware:
         exchange: Exchange,
         open_stream: Callable[[], Stream | None],
     ) -> None:
-        """Call the app, and end what it leaves open by how it went."""
+        """Call the app, and end its stream by how it went."""
         token = CURRENT.set(exchange)
         try:
             await self.app(scope, receive, send)
@@ -301,20 +305,16 @@ class StreamTraceMiddleware:
             stream = open_stream()
             if stream is not None:
                 at_ns = _clock()
-                stream.end(StreamEnd(at_ns=at_ns, disconnected=exchange.gone(at_ns)))
+                stream.end(StreamEnd(at_ns=at_ns, disconnected_ns=exchange.gone_ns(at_ns)))
         finally:
             exchange.finished = True
-            try:
+            with contextlib.suppress(ValueError):  # closed from another context, with its own
                 CURRENT.reset(token)
-            except ValueError:
-                exchange.labels = None  # closed from another context, which has its own variable
 
     def _is_nested(self, scope: Scope) -> bool:
         """Whether one of us already stands outside, around the same request."""
-        outer, headers = CURRENT.get(), scope.get("headers")
-        if outer is None or outer.finished or headers is None:
-            return False
-        return outer.headers is headers
+        outer = CURRENT.get()
+        return outer is not None and not outer.finished and outer.is_of(scope)
 
     def _exchange(self, scope: Scope) -> Exchange:
         return Exchange(scope, _clock(), time.time_ns(), trace_context.current_span())
@@ -332,11 +332,10 @@ class StreamTraceMiddleware:
             if opened is None:
                 return None
             head, parse = opened
-            app = exchange.app or self.app
 
             def route() -> str:
                 seen = {**scope, "path": exchange.path, "root_path": exchange.root_path}
-                return route_template(seen, app)
+                return route_template(seen, exchange.app or self.app)
 
             if (self._include is not None or self._exclude) and not self._wanted(route()):
                 return None
@@ -397,8 +396,10 @@ def _meant(dialect: str | Dialect, own: Mapping[str, Dialect]) -> Dialect:
     return dialect
 
 
-def _dialect_or_none(name: str) -> Dialect | None:
+def _meant_or_none(said: str | Dialect | None, own: Mapping[str, Dialect]) -> Dialect | None:
+    """The dialect that the app named while it ran; an unknown name is no dialect."""
     try:
-        return by_name(name)
+        return None if said is None else _meant(said, own)
     except ConfigError:
+        WARNINGS.warn("dialect", "annotate named a dialect that is not known")
         return None

@@ -23,6 +23,8 @@ from streamtrace.observe.tap import Budget
 
 SLICE_NS = 500_000
 INTERVAL_S = 0.02
+LINGER_S = 1.0
+"""How long a stream whose final body was sent waits for its app to return, or to raise."""
 
 _FOREVER = 1 << 62
 
@@ -58,6 +60,13 @@ class Pump:
         elif not self._armed and not self._soon:
             self._armed = self._call(lambda: self._loop.call_later(INTERVAL_S, self._tick))
 
+    def later(self, callback: Callable[[], None]) -> asyncio.TimerHandle | None:
+        """Call back after LINGER_S; `None` where nobody can."""
+        try:
+            return self._loop.call_later(LINGER_S, callback)
+        except RuntimeError:
+            return None
+
     def drain(self) -> None:
         """Work off everything now, however long it takes."""
         while self._ready:
@@ -66,14 +75,16 @@ class Pump:
     def _tick(self) -> None:
         self._armed = self._soon = False
         deadline_ns = self._clock() + SLICE_NS
-        while self._ready:
-            worker = self._ready.popleft()
-            if worker.work(deadline_ns):
-                self._ready.append(worker)
-            if self._clock() >= deadline_ns:
-                break
-        if self._ready:
-            self._soon = self._call(lambda: self._loop.call_soon(self._tick))
+        try:
+            while self._ready:
+                worker = self._ready.popleft()
+                if worker.work(deadline_ns):
+                    self._ready.append(worker)
+                if self._clock() >= deadline_ns:
+                    break
+        finally:
+            if self._ready:
+                self._soon = self._call(lambda: self._loop.call_soon(self._tick))
 
     def _call(self, arm: Callable[[], object]) -> bool:
         try:
@@ -92,6 +103,9 @@ class InlinePump:
     def add(self, worker: Worker, *, soon: bool = False) -> None:
         """Do the work now."""
         worker.work(_FOREVER)
+
+    def later(self, callback: Callable[[], None]) -> None:
+        """Nobody calls back here: the app's return ends its streams."""
 
     def drain(self) -> None:
         """There is never anything left."""

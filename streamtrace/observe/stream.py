@@ -6,6 +6,7 @@ pieces small enough for the pump's slice. A stream ends exactly once: the first 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
@@ -46,7 +47,7 @@ class Settings(msgspec.Struct, kw_only=True):
     fanout: Fanout
     dialects: tuple[Dialect, ...]
     hint: Dialect | None
-    named: Callable[[str], Dialect | None]
+    named: Callable[[str | Dialect | None], Dialect | None]
     labels: Labels
     max_tap_bytes: int
     max_frame_bytes: int
@@ -75,17 +76,20 @@ class Stream:
         "_end",
         "_entries",
         "_exchange",
+        "_final",
         "_forget",
         "_info",
         "_modes",
         "_offset",
         "_opening",
         "_pipeline",
+        "_policy",
         "_position",
         "_pump",
         "_request",
         "_settings",
         "_tap",
+        "_timer",
         "longest_send_stall_ns",
         "push",
         "send_stall_ns",
@@ -109,6 +113,8 @@ class Stream:
         self._pump = pump
         self._forget = forget
         self._end: StreamEnd | None = None
+        self._final: StreamEnd | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._entries: list[Any] = []
         self._position = 0
         self._offset = 0
@@ -116,6 +122,7 @@ class Stream:
         self._pipeline: Pipeline | None = None
         self._info: StreamInfo | None = None
         self._modes: tuple[ContentMode, ...] = ()
+        self._policy = ContentPolicy()
         self._request = RequestFacts()
         self._tap.scheduled = True
         pump.add(self)
@@ -124,13 +131,37 @@ class Stream:
         """Whether the stream lives on that pump's loop."""
         return self._pump is pump
 
+    def final(self, at_ns: int, disconnected_ns: int | None) -> None:
+        """The final body is with the server. What the app still raises may say why it came."""
+        self._final = StreamEnd(
+            at_ns=at_ns - self._exchange.started_ns, final=True, disconnected_ns=disconnected_ns
+        )
+        self._timer = self._pump.later(self._end_as_sent)
+
     def end(self, end: StreamEnd) -> None:
-        """The stream is over; `end.at_ns` is on the monotonic clock. Later calls change nothing."""
-        if self._end is None:
+        """The app is done; `end.at_ns` is on the monotonic clock. Later calls change nothing."""
+        if self._end is not None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        final = self._final
+        if final is None:
             end.at_ns -= self._exchange.started_ns
-            self._end = end
-            self._exchange.finished = True
-            self._pump.add(self, soon=True)
+        else:
+            end = msgspec.structs.replace(
+                final,
+                timed_out=end.timed_out,
+                exception=end.exception,
+                exception_text=end.exception_text,
+            )
+        self._end = end
+        self._exchange.finished = True
+        self._pump.add(self, soon=True)
+
+    def _end_as_sent(self) -> None:
+        """The app goes on without the client, for instance with a task in the background."""
+        self.end(StreamEnd(at_ns=0))
 
     def active(self, now_ns: int) -> ActiveStream:
         """What is known of the stream while it runs."""
@@ -167,19 +198,20 @@ class Stream:
             return False
         if self._broken:
             return self._work_broken()
-        pipeline = self._pipeline or self._begin()
+        if self._info is None:
+            self._start()
         while True:
             if self._position >= len(self._entries):
                 self._entries, self._position = self._tap.take(), 0
                 if not self._entries:
                     break
-            self._step(pipeline)
+            self._step(self._pipeline or self._begin())
             if time.perf_counter_ns() >= deadline_ns:
                 return True
         self._tap.give_back()
         self._tap.scheduled = False
         if self._end is not None:
-            self._finish(pipeline, self._end)
+            self._finish(self._pipeline or self._begin(), self._end)
         return False
 
     def _step(self, pipeline: Pipeline) -> None:
@@ -202,43 +234,52 @@ class Stream:
             pipeline.feed(body, at_ns)
         self._position += 2
 
-    def _begin(self) -> Pipeline:
-        settings, exchange, opening = self._settings, self._exchange, self._opening
+    def _start(self) -> None:
+        """Tell the sinks, before anything is decoded."""
+        settings, opening = self._settings, self._opening
         route = opening.route()
-        fanout = settings.fanout
-        self._modes = fanout.modes(route)
-        policy = fanout.policy(self._modes, settings.max_content_bytes)
-        self._request = self._read_request(policy)
+        self._modes = settings.fanout.modes(route)
+        self._policy = settings.fanout.policy(self._modes, settings.max_content_bytes)
         self._info = StreamInfo(
-            started_at_ns=exchange.started_at_ns,
+            started_at_ns=self._exchange.started_at_ns,
             route=route,
             method=opening.method,
             transport=opening.head.transport,
             http_status=opening.head.status,
             trace=opening.trace,
         )
-        self._pipeline = pipeline = Pipeline(
+        settings.fanout.start(self._info)
+
+    def _begin(self) -> Pipeline:
+        """With the first chunk, so that the app had time to name its dialect, or to be asked."""
+        settings, exchange, opening = self._settings, self._exchange, self._opening
+        assert self._info is not None
+        self._read_request()
+        fanout = settings.fanout
+        self._pipeline = Pipeline(
             opening.head,
             dialects=settings.dialects,
-            hint=(settings.named(exchange.dialect) if exchange.dialect else None) or settings.hint,
-            policy=policy,
+            hint=settings.named(exchange.dialect) or settings.hint,
+            policy=self._policy,
             parse=opening.parse,
             max_frame_bytes=settings.max_frame_bytes,
             listener=fanout.listener(self._info, self._modes) if fanout.listens else None,
         )
-        fanout.start(self._info)
-        return pipeline
+        return self._pipeline
 
-    def _read_request(self, policy: ContentPolicy) -> RequestFacts:
+    def _read_request(self) -> None:
         """The input may take half of what is kept of a stream: a long history leaves room."""
-        parts, self._exchange.body_parts = self._exchange.body_parts, []
-        rest_bytes = policy.room_bytes // 2
-        policy.room_bytes -= rest_bytes
-        facts = read_request(b"".join(parts), policy)
-        policy.room_bytes += rest_bytes
-        return facts
+        parts = self._exchange.body_parts
+        if not parts:
+            return
+        self._exchange.body_parts = None
+        rest_bytes = self._policy.room_bytes // 2
+        self._policy.room_bytes -= rest_bytes
+        self._request = read_request(b"".join(parts), self._policy)
+        self._policy.room_bytes += rest_bytes
 
     def _finish(self, pipeline: Pipeline, end: StreamEnd) -> None:
+        self._read_request()  # some apps answer before they have read it
         labels = self._labels(pipeline.machine.agent)
         summary = pipeline.close(end, labels=labels, **self._facts())
         summary.thread_id = summary.thread_id or self._request.thread_id

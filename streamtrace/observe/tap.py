@@ -6,8 +6,8 @@ Rules that hold here:
   await, log, decode or raise.
 * It holds at most `max_bytes` of one stream, and all taps of an event loop together at most the
   budget. What does not fit is not kept: it is counted, and leaves a Gap where it was.
-* Room is leased from the budget in blocks, and given back when the tap is empty, so the path
-  touches the shared counter rarely, and an idle stream holds nothing.
+* Room is leased from the budget in blocks that double, and given back when the tap is empty: the
+  path touches the shared counter rarely, many small taps fit, and an idle stream holds nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ MAX_TOTAL_BYTES = 64 * 1024 * 1024
 
 _ENTRY_BYTES = 64
 """What an entry costs beside its body, so that empty bodies cannot fill memory either."""
-_LEASE_BYTES = 64 * 1024
+_FIRST_LEASE_BYTES = 1024
+_MAX_LEASE_BYTES = 64 * 1024
 
 
 class Budget:
@@ -69,8 +70,8 @@ class Tap:
 
     def push(self, at_ns: int, body: Any) -> None:
         """Note one body. O(1), whatever its size; only bytes that may change later are copied."""
-        if body.__class__ is not bytes and body.__class__ is not str:
-            body = bytes(body) if isinstance(body, bytearray | memoryview) else b""
+        if body.__class__ is not bytes and not isinstance(body, str):
+            body = bytes(body) if isinstance(body, bytes | bytearray | memoryview) else b""
         size = len(body) + _ENTRY_BYTES
         if size > self._room_bytes and not self._lease(size):
             self._lose(at_ns, len(body))
@@ -95,10 +96,12 @@ class Tap:
             self._leased_bytes = self._room_bytes = 0
 
     def _lease(self, size: int) -> bool:
-        want = max(size - self._room_bytes, _LEASE_BYTES)
-        want = min(want, self._max_bytes - self._leased_bytes, self._budget.free_bytes)
-        if want + self._room_bytes < size:
+        need = size - self._room_bytes
+        most = min(self._max_bytes - self._leased_bytes, self._budget.free_bytes)
+        if need > most:
             return False
+        doubled = min(max(self._leased_bytes, _FIRST_LEASE_BYTES), _MAX_LEASE_BYTES)
+        want = min(max(need, doubled), most)
         self._budget.free_bytes -= want
         self._leased_bytes += want
         self._room_bytes += want

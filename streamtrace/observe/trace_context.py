@@ -25,16 +25,16 @@ def current_span() -> TraceIds | None:
         return None
     try:
         context = trace.get_current_span().get_span_context()
+        if not context.is_valid:
+            return None
+        return TraceIds(
+            trace_id=f"{context.trace_id:032x}",
+            span_id=_new_id(64),
+            parent_span_id=f"{context.span_id:016x}",
+            sampled=bool(int(context.trace_flags) & 1),
+        )
     except Exception:  # an API of other people, on the path of every request
         return None
-    if not context.is_valid:
-        return None
-    return TraceIds(
-        trace_id=f"{context.trace_id:032x}",
-        span_id=_new_id(64),
-        parent_span_id=f"{context.span_id:016x}",
-        sampled=context.trace_flags.sampled,
-    )
 
 
 def from_headers(headers: Iterable[tuple[bytes, bytes]]) -> TraceIds:

@@ -55,6 +55,27 @@ def test_every_byte_is_kept_or_counted_and_the_budget_comes_back(
     assert order == sorted(order)
 
 
+def test_five_thousand_small_taps_fit_into_the_budget() -> None:
+    budget = Budget(64 * 1024 * 1024)
+    taps = [Tap(budget, 2 * 1024 * 1024, lambda: None) for _ in range(5000)]
+    for tap in taps:
+        tap.push(0, b"x" * 200)
+    assert not [tap for tap in taps if any(isinstance(item, Gap) for item in tap.entries)]
+
+
+def test_subclasses_of_bytes_and_str_are_kept() -> None:
+    class Piece(bytes):
+        """As a template engine makes them."""
+
+    class Markup(str):
+        """The same, of text."""
+
+    tap, _, _ = make(1000)
+    tap.push(0, Piece(b"a"))
+    tap.push(0, Markup("b"))
+    assert tap.take()[1::2] == [b"a", "b"]
+
+
 def test_what_is_lost_in_a_row_is_one_gap_where_it_was() -> None:
     tap, _, _ = make(200)
     for piece in (b"a" * 10, b"b" * 500, b"c" * 500, b"d" * 10):

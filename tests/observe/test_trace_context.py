@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
@@ -38,6 +39,19 @@ def test_malformed_headers_start_a_trace_of_our_own() -> None:
         assert (len(ids.trace_id), len(ids.span_id)) == (32, 16)
         assert ids.parent_span_id is None
         assert ids.sampled is None
+
+
+def test_flags_may_be_a_plain_number() -> None:
+    context = trace.SpanContext(1, 1, is_remote=False, trace_flags=1)  # type: ignore[arg-type]
+    with trace.use_span(trace.NonRecordingSpan(context)):
+        ids = current_span()
+    assert ids is not None
+    assert ids.sampled is True
+
+
+def test_an_api_that_fails_is_no_span(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trace, "get_current_span", lambda: None)
+    assert current_span() is None
 
 
 def test_the_current_span_is_joined_and_no_span_is_none() -> None:
