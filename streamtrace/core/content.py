@@ -15,6 +15,7 @@ from streamtrace.core.summary import Content
 
 MAX_CONTENT_BYTES = 64 * 1024
 _JOIN_AT = 256
+_FIRST_SURROGATE, _LAST_HIGH_SURROGATE = "\ud800", "\udbff"
 
 
 class ContentPolicy(msgspec.Struct):
@@ -28,17 +29,20 @@ class ContentPolicy(msgspec.Struct):
 class Capture:
     """One text under way."""
 
-    __slots__ = ("_digest", "_kept", "_policy", "_truncated", "chars")
+    __slots__ = ("_digest", "_half", "_kept", "_policy", "_truncated", "chars")
 
     def __init__(self, policy: ContentPolicy) -> None:
         self.chars = 0
+        self._half = ""
         self._policy = policy
         self._kept: list[str] = []
         self._digest = hashlib.sha256() if policy.hash else None
         self._truncated = False
 
     def add(self, text: str) -> None:
-        """The next piece."""
+        """The next piece. The first half of a surrogate pair waits for the second."""
+        if self._half or (text and text[-1] >= _FIRST_SURROGATE):
+            text = self._whole(text)
         self.chars += len(text)
         policy = self._policy
         if not (policy.keep or policy.hash):
@@ -58,6 +62,12 @@ class Capture:
             self._kept.append(text)
             if len(self._kept) > _JOIN_AT:  # many tiny strings weigh more than their text
                 self._kept = ["".join(self._kept)]
+
+    def _whole(self, text: str) -> str:
+        text, self._half = self._half + text, ""
+        if text and _FIRST_SURROGATE <= text[-1] <= _LAST_HIGH_SURROGATE:
+            text, self._half = text[:-1], text[-1]
+        return clean_text(text)
 
     def content(self) -> Content:
         """What is known of the text now."""

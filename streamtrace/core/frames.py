@@ -172,6 +172,7 @@ class LineParser:
         self._pending = bytearray()
         self._skipping = False
         self._cut = False
+        self._at_start = True
 
     def feed(self, data: bytes, at_ns: int = 0) -> list[Frame]:
         """The lines that `data` completes."""
@@ -204,7 +205,11 @@ class LineParser:
             self._pending += data
 
     def _emit(self, at_ns: int, frames: list[Frame], complete: bool) -> None:
-        line = bytes(self._pending).strip(b" \t\r")
+        line = bytes(self._pending)
+        if self._at_start:
+            line = line.removeprefix(_BOM)
+        self._at_start = False
+        line = line.strip(b" \t\r")
         if self._cut:
             self._cut = False
         elif self._skipping:

@@ -38,9 +38,9 @@ class StreamEnd(msgspec.Struct, kw_only=True):
     """What the transport saw of the end.
 
     `final`: the final body (or close) was handed to the server. `disconnected_ns`: when the client
-    left, if that was before it. `cancelled`: the app was stopped from outside. `drained`: the server
-    shut down around the stream. `exception`: the class name of what the app raised by itself;
-    `timed_out`: it was a TimeoutError.
+    left, if that was before it. `cancelled`: the app was stopped from outside. `drained`: the
+    server shut down around the stream. `exception`: the class name of what the app raised by
+    itself; `timed_out`: it was a TimeoutError.
     """
 
     at_ns: int

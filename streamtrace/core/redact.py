@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from streamtrace.core import events as ev
+from streamtrace.core.outcome import word
 from streamtrace.core.sink import ContentMode
 from streamtrace.core.summary import Content, RunSummary
 
@@ -38,7 +39,9 @@ def redact(summary: RunSummary, mode: ContentMode, redactor: Redactor | None) ->
                 text = redactor(text, where)
                 if not isinstance(text, str | None):
                     raise TypeError(f"the redactor returned {type(text).__name__}, not str or None")
-            except Exception:  # the user's own code; its failure must cost the content only
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException:  # the user's own code; its failure must cost the content only
                 failures += 1
                 text = None
         return Content(chars=content.chars, text=text, truncated=content.truncated)
@@ -81,9 +84,20 @@ CONTENT_FIELDS: dict[type[ev.Event], dict[str, Any]] = {
 }
 """The fields of each event that hold content, and what stands there when it is taken out."""
 
+_VOCABULARY = frozenset(ev.Event.__subclasses__())
+
 
 def without_content(event: ev.Event) -> ev.Event:
     """The event as sinks see it that may not see content, or when a redactor is set: a redactor
     works on whole texts, and a secret can be cut in two by a delta."""
-    blank = CONTENT_FIELDS.get(type(event))
-    return event if blank is None else msgspec.structs.replace(event, **blank)
+    kind = type(event)
+    if kind not in _VOCABULARY:  # a user's own; nobody knows what its fields hold
+        return ev.Custom(name=word(kind.__name__))
+    blank = CONTENT_FIELDS.get(kind)
+    if blank is not None:
+        event = msgspec.structs.replace(event, **blank)
+    if isinstance(event, ev.Custom):
+        event = msgspec.structs.replace(event, name=word(event.name))
+    elif isinstance(event, ev.RunFailed) and event.type is not None:
+        event = msgspec.structs.replace(event, type=word(event.type))
+    return event

@@ -7,13 +7,17 @@ LangGraph runs, and the plain `{"message", "thread_id"}` of hand-made endpoints.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from streamtrace.core.content import Capture, ContentPolicy
 from streamtrace.core.jsonio import dump_json, load_json
 from streamtrace.core.summary import Content, RequestFacts
 
-_MAX_CHARS = 256
+_WORD = re.compile(r"\S{1,256}")
+"""What may be a name or an id. Free text under these keys is content, and is not read."""
+_TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+\.")
+"""The beginning of a JSON Web Token: a credential, whatever key it stands under."""
 
 _MODEL = ("model",)
 _THREAD = (
@@ -73,8 +77,8 @@ def _input(body: dict[str, Any], policy: ContentPolicy) -> Content:
 def _first_text(body: dict[str, Any], keys: tuple[str, ...]) -> str | None:
     for key in keys:
         value = _at(body, key)
-        if isinstance(value, str) and value:
-            return value[:_MAX_CHARS]
+        if isinstance(value, str) and _WORD.fullmatch(value) and not _TOKEN.match(value):
+            return value
     return None
 
 

@@ -28,7 +28,7 @@ from streamtrace.core.content import Capture, ContentPolicy
 from streamtrace.core.errors import EventOrderError
 from streamtrace.core.jsonio import as_count
 from streamtrace.core.names import GAP_BUCKETS_S
-from streamtrace.core.outcome import StreamEnd, decide
+from streamtrace.core.outcome import StreamEnd, decide, word
 from streamtrace.core.parts import OpenGeneration, OpenToolCall
 from streamtrace.core.summary import ErrorInfo, ModelUsage, RunSummary, Step, TokenCounts
 
@@ -45,11 +45,14 @@ class RunMachine:
     """Folds the events of one stream. Feed it in order, then ask for the summary once.
 
     `opaque`: no event can be told from another (unknown dialect), so each counts as output for the
-    gaps.
+    gaps. `turns`: output after the end begins the next turn, as on a WebSocket; else an issue.
     """
 
-    def __init__(self, *, strict: bool = False, policy: ContentPolicy | None = None) -> None:
+    def __init__(
+        self, *, strict: bool = False, turns: bool = False, policy: ContentPolicy | None = None
+    ) -> None:
         self.strict = strict
+        self._turns = turns
         self.opaque = False
         self.events = 0
         self.last_event_ns: int | None = None
@@ -75,6 +78,7 @@ class RunMachine:
         self._steps: list[Step] = []
         self._open_steps: dict[str, Step] = {}
         self._finished_messages: set[str] = set()
+        self._messages = 0
         self._run_usage: dict[tuple[str | None, str | None], TokenCounts] = {}
         self._usage_of_runs_before: list[ModelUsage] = []
         self._error = Capture(self._policy)
@@ -90,7 +94,10 @@ class RunMachine:
         if self._first_event_ns is None:
             self._first_event_ns = at_ns
         if self.terminal is not None and kind not in _MAY_FOLLOW_THE_END:
-            self.issue("event_after_end")
+            if self._turns:
+                self._next_run()
+            else:
+                self.issue("event_after_end")
         handler = _HANDLERS.get(kind)
         if handler is not None:
             handler(self, event, at_ns)
@@ -154,14 +161,18 @@ class RunMachine:
     # --- the run ---------------------------------------------------------------------------
 
     def _run_started(self, event: ev.RunStarted, at_ns: int) -> None:
-        if self.terminal is not None:  # one connection may carry several runs; the last one decides
-            self.terminal = None
-            room = MAX_PARTS - len(self._usage_of_runs_before)
-            self._usage_of_runs_before += self._usage_of_run()[:room]
-            self._run_usage.clear()
+        if self.terminal is not None:
+            self._next_run()
         self.run_id = self.run_id or _name(event.run_id)
         self.thread_id = self.thread_id or _name(event.thread_id)
         self.agent = self.agent or _name(event.agent)
+
+    def _next_run(self) -> None:
+        """One connection may carry several runs; the last one decides how it ended."""
+        self.terminal = None
+        room = MAX_PARTS - len(self._usage_of_runs_before)
+        self._usage_of_runs_before += self._usage_of_run()[:room]
+        self._run_usage.clear()
 
     def _run_ended(self, event: ev.Event, at_ns: int) -> None:
         if self.strict and self._open_steps:
@@ -177,7 +188,7 @@ class RunMachine:
     # --- steps and generations ---------------------------------------------------------------
 
     def _step_started(self, event: ev.StepStarted, at_ns: int) -> None:
-        key = event.step_id or event.name
+        key = (event.step_id or event.name)[:MAX_NAME_CHARS]
         if key in self._open_steps:
             self.issue("step_repeated")
         if self._full(self._steps):
@@ -187,7 +198,7 @@ class RunMachine:
         self._steps.append(step)
 
     def _step_finished(self, event: ev.StepFinished, at_ns: int) -> None:
-        step = self._open_steps.pop(event.step_id or event.name, None)
+        step = self._open_steps.pop((event.step_id or event.name)[:MAX_NAME_CHARS], None)
         if step is None:
             self.issue("step_not_open")
         else:
@@ -210,7 +221,7 @@ class RunMachine:
         generation = self._last_generation(at_ns)
         generation.finished_ns = at_ns
         room = MAX_PARTS - len(generation.finish_reasons)
-        generation.finish_reasons += [word[:MAX_NAME_CHARS] for word in event.finish_reasons[:room]]
+        generation.finish_reasons += [word(reason) for reason in event.finish_reasons[:room]]
 
     def _usage(self, event: ev.Usage, at_ns: int) -> None:
         counts = TokenCounts(**{name: as_count(getattr(event, name)) for name in _TOKEN_FIELDS})
@@ -237,9 +248,11 @@ class RunMachine:
             self._first_visible_ns = at_ns
         capture = generation.texts.get(message_id)
         if capture is None:
-            if self._full(generation.texts):
+            if generation.texts and self._messages >= MAX_PARTS:
+                self._left_out()
                 capture = next(reversed(generation.texts.values()))
             else:
+                self._messages += 1
                 capture = generation.texts[message_id] = Capture(self._policy)
         capture.add(event.text)
 
@@ -352,8 +365,11 @@ class RunMachine:
     def _full(self, parts: Any) -> bool:
         if len(parts) < MAX_PARTS:
             return False
-        self.issues["parts_left_out"] = self.issues.get("parts_left_out", 0) + 1
+        self._left_out()
         return True
+
+    def _left_out(self) -> None:
+        self.issues["parts_left_out"] = self.issues.get("parts_left_out", 0) + 1
 
     # --- totals ------------------------------------------------------------------------------
 

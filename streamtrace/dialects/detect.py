@@ -6,7 +6,8 @@ Rules that hold here:
 * While all are in doubt, up to `MAX_FRAMES` frames are asked about. Then the first candidate wins
   that took every one of them for perhaps its own. If there is none, the stream is `unknown`:
   counted and timed without a guess.
-* Comments and pings say nothing of the dialect and are not asked about. They are bounded too.
+* Comments, pings and empty frames say nothing of the dialect: they are neither asked about nor
+  held, however many there are. An event without data is held, but rules no candidate out.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 
 from streamtrace.core.errors import ConfigError
 from streamtrace.core.frames import Frame
+from streamtrace.core.jsonio import as_object
 from streamtrace.dialects.ag_ui import AgUi
 from streamtrace.dialects.anthropic import Anthropic
 from streamtrace.dialects.base import Dialect, Fit, Head
@@ -39,9 +41,10 @@ BUILT_IN: tuple[Dialect, ...] = (
 UNKNOWN: Dialect = Unknown()
 
 MAX_FRAMES = 5
-MAX_HELD_FRAMES = 256
+MAX_HELD_FRAMES = 16
 MAX_HELD_BYTES = 1024 * 1024
-"""The caller keeps the undecided frames: of each stream at most these."""
+"""With events without data, which could be anybody's."""
+_MAX_PING_BYTES = 256
 
 
 def by_name(name: str) -> Dialect:
@@ -55,36 +58,35 @@ def by_name(name: str) -> Dialect:
 class Detector:
     """Chooses the dialect of one stream.
 
-    Offer it the frames in their order until it answers. The caller keeps those it has offered and
-    gives them to the decoder of the dialect found.
+    Offer it the frames in their order until it answers. `held` are those that say something, for
+    the decoder of the dialect that was found.
     """
 
     def __init__(
         self, head: Head, candidates: Sequence[Dialect] = BUILT_IN, hint: Dialect | None = None
     ) -> None:
+        self.held: list[Frame] = []
         self._head = head
         self._candidates = candidates
         self._found = hint
         self._possible = list(candidates)
         self._asked = 0
-        self._held_frames = 0
         self._held_bytes = 0
 
     def offer(self, frame: Frame) -> Dialect | None:
         """The dialect, or `None` while that is open."""
-        if self._found is not None:
-            return self._found
-        self._held_frames += 1
-        self._held_bytes += len(frame.data or b"") + len(frame.comment or b"")
-        if (frame.data or frame.event) and frame.event not in HEARTBEATS:
-            self._asked += 1
+        if self._found is None and _says_nothing(frame):
+            return None
+        self.held.append(frame)
+        if self._found is None:
             self._ask(frame)
-        if (
-            self._asked >= MAX_FRAMES
-            or self._held_frames >= MAX_HELD_FRAMES
-            or self._held_bytes >= MAX_HELD_BYTES
-        ):
-            return self.settle()
+            self._held_bytes += len(frame.data or b"")
+            if (
+                self._asked >= MAX_FRAMES
+                or len(self.held) >= MAX_HELD_FRAMES
+                or self._held_bytes >= MAX_HELD_BYTES
+            ):
+                return self.settle()
         return self._found
 
     def settle(self) -> Dialect:
@@ -94,13 +96,36 @@ class Detector:
         return self._found
 
     def _ask(self, frame: Frame) -> None:
+        perhaps = set()
         for candidate in self._candidates:
-            try:
-                fit = candidate.recognise(self._head, frame)
-            except Exception:  # a dialect from outside must not break the stream's record
-                fit = Fit.NO
+            fit = self._fit(candidate, frame)
             if fit == Fit.YES:
                 self._found = candidate
                 return
-            if fit == Fit.NO and candidate in self._possible:
-                self._possible.remove(candidate)
+            if fit == Fit.MAYBE:
+                perhaps.add(candidate)
+        if frame.data or perhaps:
+            self._asked += 1
+            self._possible = [candidate for candidate in self._possible if candidate in perhaps]
+
+    def _fit(self, candidate: Dialect, frame: Frame) -> Fit:
+        try:
+            return candidate.recognise(self._head, frame)
+        except Exception:  # a dialect from outside must not break the stream's record
+            return Fit.NO
+
+
+def _says_nothing(frame: Frame) -> bool:
+    """Whether this is a sign of life only, in whatever vocabulary."""
+    if frame.event in HEARTBEATS:
+        return True
+    data = frame.data.strip() if frame.data is not None else b""
+    if not data:
+        return not frame.event and frame.stray is None
+    if len(data) > _MAX_PING_BYTES:
+        return False
+    if data.decode("utf-8", "replace").lower() in HEARTBEATS:
+        return True
+    value = as_object(frame.json())
+    kind = value.get("type", value.get("event"))
+    return isinstance(kind, str) and kind in HEARTBEATS

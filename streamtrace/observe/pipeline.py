@@ -42,13 +42,14 @@ class Pipeline:
         max_frame_bytes: int = MAX_FRAME_BYTES,
         listener: Listener | None = None,
     ) -> None:
-        self.machine = RunMachine(policy=policy)
+        self.machine = RunMachine(policy=policy, turns=head.transport == "websocket")
         self.frames = 0
         self.body_bytes = 0
         self.lost_chunks = 0
         self.lost_bytes = 0
         self.dialect: Dialect | None = None
         self._first_byte_ns: int | None = None
+        self._max_frame_bytes = max_frame_bytes
         self._parser: FrameParser | LineParser | None = None
         if parse:
             lines = head.media_type in LINE_MEDIA_TYPES
@@ -57,7 +58,6 @@ class Pipeline:
             self.machine.issue("content_encoded")
         self._detector = Detector(head, dialects, hint)
         self._decoder: Decoder | None = None
-        self._held: list[Frame] = []
         self._listener = listener
 
     def feed(self, data: bytes, at_ns: int) -> None:
@@ -72,11 +72,14 @@ class Pipeline:
                 self._frame(frame)
 
     def message(self, data: bytes, at_ns: int) -> None:
-        """One WebSocket message: a frame by itself."""
+        """One WebSocket message: a frame by itself, and maybe one turn of many."""
         self.body_bytes += len(data)
         if self._first_byte_ns is None:
             self._first_byte_ns = at_ns
-        self._frame(Frame(at_ns=at_ns, data=data))
+        if len(data) > self._max_frame_bytes:
+            self._frame(Frame(at_ns=at_ns, oversized=True))
+        else:
+            self._frame(Frame(at_ns=at_ns, data=data))
 
     def lose(self, chunks: int, lost_bytes: int) -> None:
         """Chunks of the body that nobody kept. The parser goes on at the next boundary."""
@@ -93,9 +96,11 @@ class Pipeline:
                     self.machine.issue("frame_unfinished")
                 self._frame(frame)
         decoder = self._decoder or self._choose(self._detector.settle())
+        # What the end tells was true when the last event came; a client may have left since.
+        last_ns = self.machine.last_event_ns
         try:
             for event in decoder.close():
-                self._event(event, end.at_ns)
+                self._event(event, end.at_ns if last_ns is None else last_ns)
         except Exception:  # as in _decode
             self.machine.issue("frame_undecodable")
         assert self.dialect is not None
@@ -118,7 +123,6 @@ class Pipeline:
         elif self._decoder is not None:
             self._decode(self._decoder, frame)
         else:
-            self._held.append(frame)
             dialect = self._detector.offer(frame)
             if dialect is not None:
                 self._choose(dialect)
@@ -131,9 +135,9 @@ class Pipeline:
             dialect, decoder = UNKNOWN, UNKNOWN.decoder()
         self.dialect, self._decoder = dialect, decoder
         self.machine.opaque = dialect is UNKNOWN
-        held, self._held = self._held, []
-        for frame in held:
+        for frame in self._detector.held:
             self._decode(decoder, frame)
+        self._detector.held = []
         return decoder
 
     def _decode(self, decoder: Decoder, frame: Frame) -> None:

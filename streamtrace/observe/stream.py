@@ -184,7 +184,11 @@ class Stream:
         """Decode until the deadline; true if something is left. Never raises."""
         try:
             return self._work(deadline_ns)
-        except Exception as error:  # a fault of ours: it costs the record's detail, nothing else
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except (
+            BaseException
+        ) as error:  # a fault of ours: it costs the record's detail, nothing else
             WARNINGS.warn("stream", f"a stream's record is incomplete: {type(error).__name__}")
             self._broken = True
             return True

@@ -192,22 +192,51 @@ def test_a_candidate_that_raises_says_no():
     assert decide(Broken()) == ("unknown", MAX_FRAMES)
 
 
-@pytest.mark.parametrize("frame", [
-    Frame(comment=b"x"), Frame(id="1"), Frame(event="ping", data=b""), Frame(event="heartbeat"),
-    Frame(id="1", data=b""), Frame(oversized=True),
-], ids=repr)  # fmt: skip
-def test_signs_of_life_are_not_asked_about_but_bounded(frame):
-    detector = Detector(SSE, [Scripted("a", YES)])
-    for _ in range(MAX_HELD_FRAMES - 1):
-        assert detector.offer(frame) is None
-    assert detector.offer(frame).name == "unknown"
+SIGNS_OF_LIFE = [
+    b": ping\n\n",
+    b"retry: 1000\n\n",
+    b"id: 7\n\n",
+    b"data:\n\n",
+    b"event: ping\ndata: {}\n\n",
+    b"event: heartbeat\n\n",
+    b"data: ping\n\n",
+    b'data: {"type":"ping"}\n\n',
+    b'data: {"event":"keepalive","n":1}\n\n',
+]
 
 
-def test_the_bytes_of_frames_held_are_bounded():
+@pytest.mark.parametrize("sign", SIGNS_OF_LIFE, ids=repr)
+@pytest.mark.parametrize(
+    ("stream", "name"),
+    [
+        (b'data: {"type":"token","content":"a"}\n\n', "generic"),
+        (b'data: {"object":"chat.completion.chunk","choices":[]}\n\n', "openai-chat"),
+        (b"event: token\ndata: a\n\n", "cognis"),
+        (b'data: {"error":{"message":"x"}}\n\ndata: [DONE]\n\n', "openai-chat"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_signs_of_life_say_nothing_however_many_there_are(sign, stream, name):
+    assert detected(sign * 1000 + stream) == name
     detector = Detector(SSE)
-    big = Frame(comment=b"x" * (MAX_HELD_BYTES // 2))
-    assert detector.offer(big) is None
-    assert detector.offer(big).name == "unknown"
+    for frame in frames_of(sign * 1000):
+        assert detector.offer(frame) is None
+    assert detector.held == []
+
+
+def test_events_without_data_rule_nobody_out():
+    assert detected(b"event: open\n\n" * 5 + b"event: token\ndata: a\n\n") == "cognis"
+    assert detected(b"event: done\n\n") == "agentflow"
+    assert detected(b"event: open\n\n" * 100) == "unknown"
+
+
+def test_what_is_held_is_bounded():
+    detector = Detector(SSE)
+    for _ in range(MAX_HELD_FRAMES - 1):
+        assert detector.offer(Frame(event="open")) is None
+    assert detector.offer(Frame(event="open")).name == "unknown"
+    big = Frame(data=b"x" * MAX_HELD_BYTES)
+    assert Detector(SSE).offer(big).name == "unknown"
 
 
 def test_dialects_of_ones_own_come_first_and_need_no_more_than_decode():
