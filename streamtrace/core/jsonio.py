@@ -83,6 +83,16 @@ def as_word(value: Any) -> str | None:
     return str(value) if type(value) is int and abs(value) <= MAX_COUNT else None
 
 
+MAX_ID_CHARS = 256
+"""Ids and names come from outside, and are remembered: longer ones are cut, always the same way."""
+
+
+def as_id(value: Any) -> str | None:
+    """`as_word`, cut to what may be remembered."""
+    text = as_word(value)
+    return None if text is None else text[:MAX_ID_CHARS]
+
+
 def clean_text(text: str) -> str:
     """Join surrogate pairs that came in two deltas; a half that stayed alone becomes U+FFFD."""
     try:

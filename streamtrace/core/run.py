@@ -26,7 +26,7 @@ import msgspec
 from streamtrace.core import events as ev
 from streamtrace.core.content import Capture, ContentPolicy
 from streamtrace.core.errors import EventOrderError
-from streamtrace.core.jsonio import as_count
+from streamtrace.core.jsonio import MAX_ID_CHARS, as_count
 from streamtrace.core.names import GAP_BUCKETS_S
 from streamtrace.core.outcome import StreamEnd, decide, word
 from streamtrace.core.parts import OpenGeneration, OpenToolCall
@@ -34,8 +34,6 @@ from streamtrace.core.summary import ErrorInfo, ModelUsage, RunSummary, Step, To
 
 MAX_PARTS = 1024
 """Most generations, tool calls, steps or messages that one run remembers, of each."""
-MAX_NAME_CHARS = 256
-"""Most characters of a name or id. Longer ones are cut: they come from outside."""
 
 _GAP_EDGES_NS = tuple(int(edge * 1_000_000_000) for edge in GAP_BUCKETS_S)
 _TOKEN_FIELDS = TokenCounts.__struct_fields__
@@ -188,17 +186,17 @@ class RunMachine:
     # --- steps and generations ---------------------------------------------------------------
 
     def _step_started(self, event: ev.StepStarted, at_ns: int) -> None:
-        key = (event.step_id or event.name)[:MAX_NAME_CHARS]
+        key = (event.step_id or event.name)[:MAX_ID_CHARS]
         if key in self._open_steps:
             self.issue("step_repeated")
         if self._full(self._steps):
             return
-        step = Step(name=event.name[:MAX_NAME_CHARS], started_ns=at_ns)
+        step = Step(name=event.name[:MAX_ID_CHARS], started_ns=at_ns)
         self._open_steps[key] = step
         self._steps.append(step)
 
     def _step_finished(self, event: ev.StepFinished, at_ns: int) -> None:
-        step = self._open_steps.pop((event.step_id or event.name)[:MAX_NAME_CHARS], None)
+        step = self._open_steps.pop((event.step_id or event.name)[:MAX_ID_CHARS], None)
         if step is None:
             self.issue("step_not_open")
         else:
@@ -266,7 +264,7 @@ class RunMachine:
             self._output(at_ns).reasoning.add(event.text)
 
     def _tool_call_started(self, event: ev.ToolCallStarted, at_ns: int) -> None:
-        if event.tool_call_id[:MAX_NAME_CHARS] in self._tool_calls:
+        if event.tool_call_id[:MAX_ID_CHARS] in self._tool_calls:
             self.issue("tool_call_repeated")
         call = self._tool_call(event.tool_call_id, at_ns)
         if call is not None:
@@ -351,14 +349,14 @@ class RunMachine:
             self._open = None
 
     def _tool_call(self, tool_call_id: str, at_ns: int) -> OpenToolCall | None:
-        tool_call_id = tool_call_id[:MAX_NAME_CHARS]
+        tool_call_id = tool_call_id[:MAX_ID_CHARS]
         call = self._tool_calls.get(tool_call_id)
         if call is None and not self._full(self._tool_calls):
             call = self._tool_calls[tool_call_id] = OpenToolCall(tool_call_id, at_ns, self._policy)
         return call
 
     def _known_tool_call(self, tool_call_id: str, at_ns: int) -> OpenToolCall | None:
-        if tool_call_id[:MAX_NAME_CHARS] not in self._tool_calls:
+        if tool_call_id[:MAX_ID_CHARS] not in self._tool_calls:
             self.issue("tool_call_unknown")
         return self._tool_call(tool_call_id, at_ns)
 
@@ -435,7 +433,7 @@ _MAY_FOLLOW_THE_END = frozenset({ev.RunStarted, ev.RunFailed, ev.Usage, ev.Custo
 
 
 def _name(text: str | None) -> str | None:
-    return text[:MAX_NAME_CHARS] if text else None
+    return text[:MAX_ID_CHARS] if text else None
 
 
 def _overlay(old: TokenCounts | None, new: TokenCounts) -> TokenCounts:

@@ -23,10 +23,10 @@ import msgspec
 
 from streamtrace.core import events as ev
 from streamtrace.core.frames import Frame
-from streamtrace.core.jsonio import as_count, as_object, as_string, dump_json
+from streamtrace.core.jsonio import MAX_ID_CHARS, as_count, as_id, as_object, as_string, dump_json
 from streamtrace.dialects.base import Decoder, Dialect, Fit, Head
 
-MAX_REMEMBERED = 4096
+MAX_REMEMBERED = 1024
 """Ids of each kind that a stream's decoder remembers; of more, the oldest is forgotten."""
 
 _Fields: TypeAlias = dict[str, Any]
@@ -141,7 +141,7 @@ class _AgUiDecoder:
 
     def _expand(self, kind: str, lane: _Lane, fields: _Fields) -> Iterator[ev.Event]:
         chunk = _CHUNKS[kind]
-        chunk_id = as_string(fields.get(chunk.id_key))
+        chunk_id = as_id(fields.get(chunk.id_key))
         opened, open_id = self._chunked.get(lane, (None, None))
         if opened is not chunk or chunk_id not in (None, open_id):
             yield from self._end_chunked(lane)
@@ -192,7 +192,7 @@ class _AgUiDecoder:
     def _subagent_started(self, lane: _Lane, fields: _Fields) -> Iterator[ev.Event]:
         run_id = fields["subagentRunId"]
         name = as_string(fields.get("name")) or run_id
-        _remember(self._subagents, run_id, name)
+        _remember(self._subagents, run_id, name[:MAX_ID_CHARS])
         yield ev.StepStarted(name=name, step_id=run_id)
 
     def _subagent_finished(self, lane: _Lane, fields: _Fields) -> Iterator[ev.Event]:
@@ -374,6 +374,9 @@ def _step_id(lane: _Lane, fields: _Fields) -> str | None:
 
 
 def _remember(memory: dict[Any, Any], key: str | None, value: Any) -> None:
+    """Ids that are too long for one are not kept: what refers to them reads as new."""
+    if key is not None and len(key) > MAX_ID_CHARS:
+        return
     if len(memory) >= MAX_REMEMBERED and key not in memory:
         del memory[next(iter(memory))]
     memory[key] = value

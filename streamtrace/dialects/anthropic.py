@@ -20,11 +20,14 @@ import msgspec
 
 from streamtrace.core import events as ev
 from streamtrace.core.frames import Frame
-from streamtrace.core.jsonio import as_count, as_object, as_string, dump_json
+from streamtrace.core.jsonio import as_count, as_id, as_object, as_string, dump_json
 from streamtrace.dialects.base import Decoder, Dialect, Fit, Head
 
 PROVIDER = "anthropic"
-MAX_OPEN_BLOCKS = 4096
+_NO_NAMES = (None, "", "message")
+"""Event names that mean none: what a reader takes for granted, some writers write down."""
+_HOT_NAMES = (*_NO_NAMES, "content_block_delta")
+MAX_OPEN_BLOCKS = 64
 """Blocks of one response that may be open at once; of more, the oldest is forgotten."""
 
 
@@ -40,7 +43,9 @@ class Anthropic(Dialect):
         """
         value = as_object(frame.json())
         kind = value.get("type")
-        if not isinstance(kind, str) or kind not in _HANDLERS or frame.event not in (None, kind):
+        if not isinstance(kind, str) or kind not in _HANDLERS:
+            return Fit.NO
+        if frame.event not in (*_NO_NAMES, kind):
             return Fit.NO
         if kind == "error":
             error = as_object(value.get("error"))
@@ -90,7 +95,7 @@ class _AnthropicDecoder:
         self._unnamed_tools = 0
 
     def decode(self, frame: Frame) -> Iterable[ev.Event]:
-        if frame.event in (None, "content_block_delta") and frame.data is not None:
+        if frame.event in _HOT_NAMES and frame.data is not None:
             quick = _read_block_delta(frame.data)
             if quick is not None:
                 return self._grow(quick.index, quick.delta)
@@ -105,7 +110,7 @@ class _AnthropicDecoder:
 
     def _message_start(self, value: dict[str, Any]) -> Iterator[ev.Event]:
         message = as_object(value.get("message"))
-        self._message_id = as_string(message.get("id"))
+        self._message_id = as_id(message.get("id"))
         self._at_stop.clear()
         self._usage.clear()
         if not self._run_open:
@@ -166,7 +171,7 @@ class _AnthropicDecoder:
         handler = _BLOCKS.get(kind)
         if handler is not None:
             return handler(self, _index(value), block)
-        call_id = as_string(block.get("tool_use_id"))
+        call_id = as_id(block.get("tool_use_id"))
         if kind.endswith("_tool_result") and call_id is not None:
             return (_tool_result(call_id, block),)
         return (ev.Custom(name=kind, value=block),)
@@ -216,14 +221,14 @@ class _AnthropicDecoder:
             yield ev.ReasoningDelta(text=text, message_id=self._message_id)
 
     def _tool_block(self, index: int | None, block: dict[str, Any]) -> Iterator[ev.Event]:
-        call_id = as_string(block.get("id"))
+        call_id = as_id(block.get("id"))
         if call_id is None:
             self._unnamed_tools += 1
             call_id = f"tool-{self._unnamed_tools}"
         given = block.get("input")
         arguments = dump_json(given) if given else None
         self._await_stop(index, ev.ToolCallReady(tool_call_id=call_id, arguments=arguments))
-        yield ev.ToolCallStarted(tool_call_id=call_id, name=as_string(block.get("name")))
+        yield ev.ToolCallStarted(tool_call_id=call_id, name=as_id(block.get("name")))
 
     def _fallback_block(self, index: int | None, block: dict[str, Any]) -> Iterator[ev.Event]:
         model = as_string(as_object(block.get("to")).get("model"))

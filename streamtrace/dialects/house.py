@@ -23,7 +23,7 @@ from streamtrace.core.events import (
     Usage,
 )
 from streamtrace.core.frames import Frame
-from streamtrace.core.jsonio import dump_json, load_json
+from streamtrace.core.jsonio import as_id, dump_json, load_json
 
 Json = Mapping[str, Any]
 
@@ -218,8 +218,8 @@ def _flat_text(value: Json) -> str:
 def _word(body: Json, keys: tuple[str, ...]) -> str | None:
     for key in keys:
         value = body.get(key)
-        if (isinstance(value, str) and value) or type(value) is int:
-            return str(value)
+        if (word := as_id(value)) is not None:
+            return word
     return None
 
 

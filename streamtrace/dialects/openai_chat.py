@@ -22,7 +22,7 @@ import msgspec
 
 from streamtrace.core import events as ev
 from streamtrace.core.frames import Frame
-from streamtrace.core.jsonio import as_count, as_word, dump_json, load_json, typed_reader
+from streamtrace.core.jsonio import as_count, as_id, as_word, dump_json, load_json, typed_reader
 from streamtrace.dialects.base import Decoder, Dialect, Fit, Head
 
 MAX_REMEMBERED = 1024
@@ -167,7 +167,7 @@ class _ChatDecoder:
         elif data.startswith(_DONE):
             self._end(events)
         else:
-            kind = as_word(chunk.object) if isinstance(chunk, _Chunk) else None
+            kind = as_id(chunk.object) if isinstance(chunk, _Chunk) else None
             events.append(ev.Custom(name=kind or frame.event or "unknown"))
 
     def _read_chunk(self, chunk: _Chunk, events: _Events) -> None:
@@ -188,7 +188,7 @@ class _ChatDecoder:
             self._fail(error, events)
 
     def _read_identity(self, chunk: _Chunk, has_choices: bool, events: _Events) -> None:
-        chunk_id = as_word(chunk.id)
+        chunk_id = as_id(chunk.id)
         if has_choices and chunk_id not in (None, self._id) and self._is_finished():
             self._tell_finish_reasons(events)
             self._answers.clear()
@@ -204,7 +204,7 @@ class _ChatDecoder:
             return  # Azure's first chunk speaks of the prompt; the generation begins with its id
         self._seen = (chunk.id, chunk.model, chunk.provider)
         _, model, provider = self._told
-        facts = (self._id, as_word(chunk.model) or model, as_word(chunk.provider) or provider)
+        facts = (self._id, as_id(chunk.model) or model, as_id(chunk.provider) or provider)
         if facts != self._told:
             if self._told[0] is None and self._id is not None:
                 events.append(ev.RunStarted(run_id=self._id))
@@ -243,7 +243,7 @@ class _ChatDecoder:
         self, choice_index: int, answer: _Answer, wire: _ToolCall, events: _Events
     ) -> None:
         function = wire.function if isinstance(wire.function, _Function) else _Function()
-        wire_id, name, arguments = as_word(wire.id), as_word(function.name), function.arguments
+        wire_id, name, arguments = as_id(wire.id), as_id(function.name), function.arguments
         index = wire.index if wire.index == _OLD_INDEX else _index(wire.index)
         if index is None:
             last = self._calls.get((choice_index, answer.last_index))
@@ -296,7 +296,7 @@ class _ChatDecoder:
         if not self._ended:
             self._ended = True
             facts = error if isinstance(error, dict) else {"message": error}
-            kind = as_word(facts.get("code")) or as_word(facts.get("type"))
+            kind = as_id(facts.get("code")) or as_id(facts.get("type"))
             events.append(ev.RunFailed(type=kind, message=as_word(facts.get("message"))))
 
 

@@ -23,7 +23,7 @@ import msgspec
 
 from streamtrace.core import events as ev
 from streamtrace.core.frames import Frame
-from streamtrace.core.jsonio import as_word, dump_json, typed_reader
+from streamtrace.core.jsonio import as_id, as_word, dump_json, typed_reader
 from streamtrace.dialects.base import Decoder, Dialect, Fit, Head
 
 MAX_REMEMBERED = 1024
@@ -144,20 +144,20 @@ class _ResponsesDecoder:
         elif wire.error or frame.event == "error":
             self._error(wire, events)
         else:
-            events.append(ev.Custom(name=as_word(wire.type) or frame.event or "unknown"))
+            events.append(ev.Custom(name=as_id(wire.type) or frame.event or "unknown"))
 
     def _lifecycle(self, wire: _Wire, events: _Events) -> None:
         response = wire.response if isinstance(wire.response, _Response) else _Response()
         stage = wire.type.rpartition(".")[2]
-        response_id, model = as_word(response.id), as_word(response.model) or self._model
+        response_id, model = as_id(response.id), as_id(response.model) or self._model
         is_next = self._id is None or self._ended or stage == "created"
         if response_id not in (None, self._id) and is_next:
             if self._id is not None:
                 self._begin(response_id)
             self._id, self._model = response_id, model
             thread = response.conversation
-            thread_id = as_word(thread.get("id") if isinstance(thread, dict) else thread)
-            thread_id = thread_id or as_word(response.previous_response_id)
+            thread_id = as_id(thread.get("id") if isinstance(thread, dict) else thread)
+            thread_id = thread_id or as_id(response.previous_response_id)
             events.append(ev.RunStarted(run_id=response_id, thread_id=thread_id))
             events.append(ev.GenerationStarted(response_id=response_id, model=model))
         elif model != self._model:
@@ -176,7 +176,7 @@ class _ResponsesDecoder:
         if self._ended:
             return
         details = response.incomplete_details
-        reason = as_word(details.get("reason")) if isinstance(details, dict) else None
+        reason = as_id(details.get("reason")) if isinstance(details, dict) else None
         events.append(ev.GenerationFinished(finish_reasons=(reason or status,)))
         if status == "failed":
             self._fail(response.error or {"code": status}, events)
@@ -196,7 +196,7 @@ class _ResponsesDecoder:
         if not self._ended:
             self._ended = True
             facts = error if isinstance(error, dict) else {"message": error}
-            kind = as_word(facts.get("code")) or as_word(facts.get("type"))
+            kind = as_id(facts.get("code")) or as_id(facts.get("type"))
             events.append(ev.RunFailed(type=kind, message=as_word(facts.get("message"))))
 
     def _text_delta(self, wire: _Wire, events: _Events) -> None:
@@ -215,7 +215,7 @@ class _ResponsesDecoder:
 
     def _tell_part(self, key: _Key, index: int, wire: Any, item_id: Any, events: _Events) -> None:
         """The whole text of a part, if nothing was told of it."""
-        known = _PARTS.get(as_word(wire.get("type")) or "") if isinstance(wire, dict) else None
+        known = _PARTS.get(as_id(wire.get("type")) or "") if isinstance(wire, dict) else None
         if known is None:
             return
         kind, channel = known
@@ -226,7 +226,7 @@ class _ResponsesDecoder:
 
     def _message_of(self, key: _Key, item_id: Any) -> str | None:
         item = self._items.get(key)
-        return item.id if item is not None else as_word(item_id) or self._message_id
+        return item.id if item is not None else as_id(item_id) or self._message_id
 
     def _annotation(self, wire: _Wire, events: _Events) -> None:
         note = wire.annotation if isinstance(wire.annotation, dict) else {}
@@ -262,15 +262,15 @@ class _ResponsesDecoder:
         known = self._items.get(key)
         if known is not None:
             return known
-        kind = as_word(item.get("type")) or "unknown"
+        kind = as_id(item.get("type")) or "unknown"
         tool = kind.removesuffix("_output").removesuffix("_call")
-        item_id = as_word(item.get("id")) or f"{self._id or 'item'}:{len(self._items)}"
-        call_id = as_word(item.get("call_id"))
+        item_id = as_id(item.get("id")) or f"{self._id or 'item'}:{len(self._items)}"
+        call_id = as_id(item.get("call_id"))
         known = _Item(call_id or item_id, kind)
         _remember(self._items, key, known)
         if kind == "message":
             self._message_id = item_id
-            events.append(ev.MessageStarted(message_id=item_id, role=as_word(item.get("role"))))
+            events.append(ev.MessageStarted(message_id=item_id, role=as_id(item.get("role"))))
         elif kind == "reasoning":
             events.append(ev.ReasoningStarted(message_id=item_id))
         elif kind.endswith("_output"):
@@ -278,7 +278,7 @@ class _ResponsesDecoder:
         elif known.is_call():
             if call_id is None:
                 _remember(self._nameless, tool, known.id)
-            name = as_word(item.get("name")) or tool
+            name = as_id(item.get("name")) or tool
             events.append(ev.ToolCallStarted(tool_call_id=known.id, name=name))
         else:
             events.append(ev.Custom(name=kind))
@@ -341,7 +341,7 @@ def _count(wire: Any, name: str) -> int | None:
 def _key(wire: _Wire) -> _Key:
     if type(wire.output_index) is int:
         return wire.output_index
-    return as_word(wire.item.get("id") if isinstance(wire.item, dict) else wire.item_id)
+    return as_id(wire.item.get("id") if isinstance(wire.item, dict) else wire.item_id)
 
 
 def _part_index(wire: _Wire) -> int:

@@ -33,11 +33,10 @@ def _match(routes: Iterable[Any], scope: dict[str, Any], depth: int) -> str | No
         if getattr(match, "value", match) != _FULL_MATCH:
             continue
         path = str(getattr(route, "path_format", None) or getattr(route, "path", ""))
-        inner = _routes_of(route)
-        if not inner or depth == 0:
+        if not hasattr(route, "routes"):
             return path
-        rest = _match(inner, {**scope, **child_scope}, depth - 1)
-        path = path.removesuffix("/{path}")
+        path = path.removesuffix("/{path}")  # a mount, which matches whatever follows
+        rest = _match(_routes_of(route), {**scope, **child_scope}, depth - 1) if depth else None
         return path + rest if rest else path or UNMATCHED
     return None
 
@@ -55,7 +54,7 @@ def _routes_of(app: Any) -> Iterable[Any]:
     """The routes of an app, behind any middleware that keeps it as `app`."""
     for _ in range(2 * _MAX_DEPTH):
         routes = getattr(app, "routes", None)
-        if routes is not None:
+        if routes:
             return list(routes)
         app = getattr(app, "app", None)
         if app is None:

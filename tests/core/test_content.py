@@ -59,6 +59,16 @@ def test_texts_of_one_stream_share_the_budget() -> None:
     assert join([first.content(), second.content()]).truncated
 
 
+def test_an_emoji_in_two_halves_is_one_character_and_hashed_as_one() -> None:
+    halves = "\ud83d", "\ude00"
+    capture = Capture(ContentPolicy(keep=True, hash=True))
+    for piece in ("a", *halves, "b"):
+        capture.add(piece)
+    content = capture.content()
+    assert (content.chars, content.text) == (3, "a😀b")
+    assert content.sha256 == hashlib.sha256("a😀b".encode()).hexdigest()
+
+
 def test_many_tiny_pieces_do_not_pile_up() -> None:
     capture = Capture(ContentPolicy(keep=True))
     for _ in range(10_000):

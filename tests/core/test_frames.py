@@ -324,3 +324,11 @@ def test_what_is_written_reads_back(frames, data):
 def test_what_would_not_read_back_is_refused(frame):
     with pytest.raises(EncodeError):
         encode_frame(frame)
+
+
+def test_lines_may_begin_with_a_byte_order_mark_however_it_is_cut():
+    whole = b'\xef\xbb\xbf{"a":1}\n{"a":2}\n'
+    for pieces in ([whole], [bytes([byte]) for byte in whole]):
+        parser = LineParser()
+        frames = [frame for piece in pieces for frame in parser.feed(piece)]
+        assert [frame.data for frame in frames] == [b'{"a":1}', b'{"a":2}']

@@ -104,6 +104,31 @@ def test_events_without_content_hold_none_in_any_field_that_can() -> None:
         assert SECRET not in repr(without_content(event))
 
 
+def test_events_of_ones_own_pass_by_name_only() -> None:
+    class Thought(ev.Event, frozen=True, kw_only=True):
+        text: str
+
+    class Louder(ev.TextDelta, frozen=True, kw_only=True):
+        also: str
+
+    for event in (Thought(text=SECRET), Louder(text=SECRET, also=SECRET)):
+        assert without_content(event) == ev.Custom(name=type(event).__name__)
+
+
+def test_words_of_the_wire_are_words_or_none() -> None:
+    assert without_content(ev.RunFailed(type=SECRET)) == ev.RunFailed(type="other")
+    assert without_content(ev.Custom(name=SECRET, value=1)) == ev.Custom(name="other")
+    assert without_content(ev.RunFailed(type="rate_limit")) == ev.RunFailed(type="rate_limit")
+
+
+@pytest.mark.parametrize("error", [GeneratorExit(), BaseException()])
+def test_a_redactor_that_raises_anything_costs_the_content(error: BaseException) -> None:
+    def redactor(text: str, where: str) -> str:
+        raise error
+
+    assert texts(redact(secret_run(), "full", redactor)) == [None] * 6
+
+
 def test_every_free_text_field_of_the_vocabulary_is_decided_on() -> None:
     """Edited on purpose: a new field is either content (CONTENT_FIELDS) or listed here."""
     harmless = {
@@ -112,6 +137,8 @@ def test_every_free_text_field_of_the_vocabulary_is_decided_on() -> None:
         *("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens"),
         *("reasoning_tokens", "is_error", "is_delta"),
     }
-    for kind in ev.Event.__subclasses__():
+    vocabulary = [kind for kind in ev.Event.__subclasses__() if kind.__module__ == ev.__name__]
+    assert len(vocabulary) > 20
+    for kind in vocabulary:
         undecided = set(kind.__struct_fields__) - harmless - set(CONTENT_FIELDS.get(kind, {}))
         assert undecided == set(), kind

@@ -65,6 +65,16 @@ def test_thread_and_user_hide_behind_many_keys(
     assert (facts.thread_id, facts.user) == (thread, user)
 
 
+@pytest.mark.parametrize(
+    "value",
+    ["User: I am ill. Assistant:", "x" * 300, "", "eyJhbGciOi.eyJzdWIiOi.c2lnbmF0dXJl"],
+)
+def test_free_text_and_credentials_are_no_ids(value: str) -> None:
+    body = json.dumps({"conversation": value, "user": value, "model": value}).encode()
+    facts = read_request(body, ContentPolicy())
+    assert (facts.thread_id, facts.user, facts.model) == (None, None, None)
+
+
 def test_input_is_content() -> None:
     body = json.dumps({"message": "hello"}).encode()
     assert read_request(body, ContentPolicy()).input.text is None

@@ -215,6 +215,45 @@ def test_a_second_run_on_the_same_stream_decides_how_it_ended() -> None:
     assert run.issues == {}
 
 
+def test_on_a_connection_of_turns_output_after_the_end_begins_the_next() -> None:
+    one_turn = [(1, text("a")), (2, ev.RunFinished())]
+    cut = fold(*one_turn, (3, text("b")), turns=True)
+    assert (cut.status, cut.issues) == ("truncated", {})
+    whole = fold(*one_turn, (3, text("b")), (4, ev.RunFinished()), turns=True)
+    assert (whole.status, whole.issues) == ("completed", {})
+    assert fold(*one_turn, (3, text("b"))).issues == {"event_after_end": 1}
+
+
+def test_a_terminal_event_that_nobody_was_there_to_see_does_not_count() -> None:
+    def ended(gone_ms: int, *timed: tuple[int, ev.Event]) -> RunSummary:
+        machine = RunMachine()
+        for at_ms, event in timed:
+            machine.feed(event, at_ms * MS)
+        end = StreamEnd(at_ns=9 * MS, disconnected_ns=gone_ms * MS)
+        return machine.summary(end, started_at_ns=0)
+
+    assert ended(5, (1, text("a")), (6, ev.RunFinished())).status == "disconnected"
+    assert ended(5, (1, text("a")), (6, ev.RunFailed(type="x"))).status == "disconnected"
+    assert ended(5, (1, text("a")), (4, ev.RunFinished())).status == "completed"
+    assert ended(5, (1, text("a")), (6, ev.RunFinished())).terminal_seen is False
+
+
+def test_finish_reasons_are_words() -> None:
+    run = fold((1, text("a")), (2, ev.GenerationFinished(finish_reasons=("stop", "I am so sorry"))))
+    assert run.generations[0].finish_reasons == ["stop", "other"]
+
+
+def test_messages_of_a_run_are_bounded_over_all_its_generations() -> None:
+    machine = RunMachine()
+    for n in range(3 * MAX_PARTS):
+        if n % 10 == 0:
+            machine.feed(ev.ToolCallResult(tool_call_id="c"), n)
+        machine.feed(text("a", str(n)), n)
+    assert sum(len(one.texts) for one in machine._generations) <= 2 * MAX_PARTS
+    run = machine.summary(StreamEnd(at_ns=1, final=True), started_at_ns=0)
+    assert sum(one.text.chars for one in run.generations) == 3 * MAX_PARTS
+
+
 def test_parts_and_names_are_bounded() -> None:
     machine = RunMachine()
     for n in range(MAX_PARTS + 10):

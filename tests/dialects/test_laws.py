@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from support.wire import events_of, frames_of, text_of
 from streamtrace.core.events import Event
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import clean_text, load_json
+from streamtrace.core.run import RunMachine
 from streamtrace.dialects.base import Dialect, Fit, Head
 from streamtrace.dialects.detect import BUILT_IN, MAX_FRAMES, UNKNOWN, Detector, by_name
 
@@ -238,3 +240,31 @@ def test_every_character_of_the_text_stood_on_the_wire(name, data):
     text = text_of(events_of(dialect, frames))
     assert set(text) <= set(said)
     assert len(clean_text(text)) <= len(said)
+
+
+@pytest.mark.parametrize("dialect", BUILT_IN, ids=lambda dialect: dialect.name)
+def test_long_ids_do_not_fill_memory(dialect):
+    """What a stream says of itself is remembered in words, not in megabytes."""
+    big = "x" * 200_000
+    shapes = [
+        '{"type":"TEXT_MESSAGE_START","messageId":"%s","role":"user"}',
+        '{"type":"SUBAGENT_STARTED","subagentRunId":"%s","name":"n"}',
+        '{"type":"STEP_STARTED","stepName":"%s"}',
+        '{"type":"TEXT_MESSAGE_CHUNK","messageId":"%s","delta":"a"}',
+        '{"type":"content_block_start","index":%d,"content_block":{"type":"tool_use","id":"%s"}}',
+        '{"object":"chat.completion.chunk","choices":[{"delta":{"tool_calls":[%t]}}]}',
+        '{"type":"response.output_item.added","output_index":%d,"item":%i}',
+        '{"type":"tool_start","name":"%s"}',
+    ]
+    machine, decoder = RunMachine(), dialect.decoder()
+    tracemalloc.start()
+    for number in range(60):
+        for shape in shapes:
+            text = shape.replace("%t", '{"index":%d,"id":"%s","function":{"name":"%s"}}')
+            text = text.replace("%i", '{"type":"function_call","id":"%s","call_id":"%s"}')
+            text = text.replace("%d", str(number)).replace("%s", f"{number}{big}")
+            for event in decoder.decode(Frame(data=text.encode(), event=None)):
+                machine.feed(event, number)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 4_000_000

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -25,6 +26,7 @@ from streamtrace import (
     GenerationStarted,
     RunFailed,
     RunFinished,
+    Sink,
     StreamTraceMiddleware,
     TextDelta,
     Usage,
@@ -690,3 +692,174 @@ async def test_token_times_are_those_of_the_messages_that_brought_them() -> None
     assert run.time_to_first_visible_token_ns == 670
     assert run.longest_gap_ns == 500
     assert run.duration_ns == 1075
+
+
+def test_the_full_template_of_a_mounted_app_and_never_that_of_a_sibling() -> None:
+    sink = RecordingSink(content=None)
+    inner = StreamTraceMiddleware(
+        Starlette(routes=[Route("/chat", chat, methods=["POST"])]),
+        sinks=[sink],
+        content={"/chat": "full", "*": "off"},
+        exclude=["/private/{x}/other"],
+    )
+    app = Starlette(routes=[Route("/chat", chat, methods=["POST"]), Mount("/private/{x}", inner)])
+    TestClient(app).post("/private/7/chat")
+    [run] = sink.wait(1)
+    assert run.route == "/private/{x}/chat"
+    assert run.generations[0].text.text is None
+
+
+def test_behind_a_root_path_templates_are_those_of_the_app() -> None:
+    sink = RecordingSink()
+    app = starlette_app(middleware=[Middleware(StreamTraceMiddleware, sinks=[sink])])
+    TestClient(app, root_path="/api").post("/chat/7")
+    assert sink.wait(1)[0].route == "/chat/{thread}"
+
+
+def test_nested_middlewares_know_each_other_through_those_who_copy_headers() -> None:
+    sink = RecordingSink()
+    inner = starlette_app(
+        middleware=[
+            Middleware(CORSMiddleware, allow_origins=["*"]),
+            Middleware(StreamTraceMiddleware, sinks=[sink]),
+        ]
+    )
+
+    async def copying(scope: Any, receive: Any, send: Any) -> None:
+        await inner({**scope, "headers": list(scope["headers"])}, receive, send)
+
+    for app in (inner, copying):
+        sink.started.clear()
+        TestClient(StreamTraceMiddleware(app, sinks=[sink])).post("/chat/1")
+        assert len(sink.started) == 1
+
+
+async def test_what_is_raised_behind_the_final_body_explains_a_stream_that_was_cut() -> None:
+    for error, status in ((ValueError("x"), "error"), (TimeoutError(), "timeout")):
+
+        async def broken(request: Request, error: Exception = error) -> Response:
+            async def pieces() -> Any:
+                yield TOKENS[0]
+                raise error
+
+            return StreamingResponse(pieces(), media_type="text/event-stream")
+
+        class Other(BaseHTTPMiddleware):
+            async def dispatch(self, request: Request, call_next: Any) -> Response:
+                return await call_next(request)
+
+        sink = RecordingSink()
+        app = Starlette(routes=[Route("/x", broken)], middleware=[Middleware(Other)])
+        client = TestClient(StreamTraceMiddleware(app, sinks=[sink]), raise_server_exceptions=False)
+        await asyncio.to_thread(client.get, "/x")
+        [run] = sink.wait(1)
+        assert (run.status, run.error and run.error.type) == (status, type(error).__name__)
+
+
+async def test_the_time_in_a_send_that_never_returned_counts() -> None:
+    now_ns = 0
+
+    class Stuck(Server):
+        async def send(self, message: Any) -> None:
+            nonlocal now_ns
+            if message["type"] == "http.response.body":
+                now_ns += 500
+                raise TimeoutError
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(start())
+        await send(body(TOKENS[0]))
+
+    sink = RecordingSink()
+    middleware = StreamTraceMiddleware(app, sinks=[sink])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("streamtrace.observe.middleware._clock", lambda: now_ns)
+        with pytest.raises(TimeoutError):
+            await Stuck().run(middleware)
+    await middleware.drain()
+    assert (sink.runs[0].send_stall_ns, sink.runs[0].longest_send_stall_ns) == (500, 500)
+
+
+async def test_an_app_has_until_its_first_chunk_to_name_the_dialect_and_read_the_request() -> None:
+    sink = RecordingSink()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(start())
+        await until(lambda: bool(sink.started))
+        annotate(dialect="cognis")
+        await receive()
+        await send(body(b"event: done\ndata: {}\n\n"))
+        await send(body(more=False))
+
+    middleware = StreamTraceMiddleware(app, sinks=[sink])
+    await Server(b'{"model":"m","thread_id":"t"}').run(middleware)
+    await middleware.drain()
+    [run] = sink.runs
+    assert (run.dialect, run.request.model, run.thread_id) == ("cognis", "m", "t")
+
+
+async def test_a_websocket_client_may_speak_late() -> None:
+    sink = RecordingSink()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        await until(lambda: bool(sink.started))
+        await receive()
+        await send({"type": "websocket.send", "text": '{"type":"token","content":"a"}'})
+        await send({"type": "websocket.send", "text": '{"type":"done"}'})
+        await send({"type": "websocket.close"})
+
+    server = Server(incoming=[{"type": "websocket.receive", "text": '{"model":"m"}'}])
+    middleware = StreamTraceMiddleware(app, sinks=[sink], max_frame_bytes=100)
+    await server.run(middleware, {**http_scope(), "type": "websocket"})
+    await middleware.drain()
+    assert sink.runs[0].request.model == "m"
+
+
+async def test_a_message_over_the_limit_of_a_frame_is_not_read() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        text = '{"type":"token","content":"' + "x" * 200 + '"}'
+        await send({"type": "websocket.send", "text": text})
+        await send({"type": "websocket.close"})
+
+    sink = RecordingSink()
+    middleware = StreamTraceMiddleware(app, sinks=[sink], max_frame_bytes=100)
+    await Server().run(middleware, {**http_scope(), "type": "websocket"})
+    await middleware.drain()
+    assert sink.runs[0].issues["frame_oversized"] == 1
+    assert sink.runs[0].generations == []
+
+
+@pytest.mark.parametrize("dialect", ["nonesuch", ["x"], 5, Odd(RunFinished())])
+def test_whatever_dialect_the_app_names_the_run_starts_and_ends(dialect: Any) -> None:
+    sink = RecordingSink()
+
+    async def endpoint(request: Request) -> Response:
+        annotate(dialect=dialect)
+        return sse()
+
+    app = Starlette(routes=[Route("/x", endpoint)])
+    TestClient(StreamTraceMiddleware(app, sinks=[sink])).get("/x")
+    [run] = sink.wait(1)
+    assert run.dialect == ("odd" if isinstance(dialect, Odd) else "generic")
+    assert len(sink.started) == 1
+
+
+async def test_a_sink_that_raises_what_is_no_exception_stops_nothing() -> None:
+    class Cancelling(Sink):
+        name = "cancelling"
+
+        def end(self, info: Any, summary: Any) -> None:
+            raise asyncio.CancelledError
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(start())
+        await send(body(DONE))
+        await send(body(more=False))
+
+    sink = RecordingSink()
+    middleware = StreamTraceMiddleware(app, sinks=[Cancelling(), sink])
+    await asyncio.gather(*(Server().run(middleware) for _ in range(5)))
+    await settle(middleware)
+    assert len(sink.runs) == 5
