@@ -23,10 +23,20 @@ import msgspec
 
 from streamtrace.core import events as ev
 from streamtrace.core.frames import Frame
-from streamtrace.core.jsonio import MAX_ID_CHARS, as_count, as_id, as_object, as_string, dump_json
+from streamtrace.core.jsonio import (
+    MAX_ID_CHARS,
+    as_count,
+    as_id,
+    as_object,
+    as_string,
+    dump_json,
+    typed_reader,
+)
 from streamtrace.dialects.base import Decoder, Dialect, Fit, Head
 
 MAX_REMEMBERED = 1024
+MAX_STATE_BYTES = 32 * 1024
+"""States that are larger are counted and not read: their event has no value."""
 """Ids of each kind that a stream's decoder remembers; of more, the oldest is forgotten."""
 
 _Fields: TypeAlias = dict[str, Any]
@@ -75,6 +85,25 @@ _Piece: TypeAlias = _Text | _Reasoning | _Arguments
 _piece_decoder: msgspec.json.Decoder[_Piece] = msgspec.json.Decoder(_Piece)
 
 
+class _Shallow(msgspec.Struct, rename="camel"):
+    type: Any = None
+    subagent_run_id: Any = None
+
+
+_read_shallow = typed_reader(_Shallow)
+_STATES = ("STATE_SNAPSHOT", "STATE_DELTA", "MESSAGES_SNAPSHOT", "ACTIVITY_SNAPSHOT", "RAW")
+
+
+def _read_large_state(frame: Frame) -> _Fields | None:
+    """Of a large state only what it is: no summary holds it, and to read it would take the loop."""
+    if frame.data is None or len(frame.data) <= MAX_STATE_BYTES:
+        return None
+    shallow = _read_shallow(frame.data)
+    if not isinstance(shallow, _Shallow) or shallow.type not in _STATES:
+        return None
+    return {"type": shallow.type, "subagentRunId": shallow.subagent_run_id}
+
+
 class _Chunk(msgspec.Struct, frozen=True):
     """What a chunk stands for: `{of}_START`, `{of}_{content}` and `{of}_END`."""
 
@@ -112,7 +141,7 @@ class _AgUiDecoder:
             piece = _read_piece(frame.data)
             if piece is not None:
                 return (_grown(piece),)
-        value = frame.json()
+        value = _read_large_state(frame) or frame.json()
         if isinstance(value, dict) and isinstance(kind := value.get("type"), str):
             return self._decode(kind, value)
         if frame.data is None or not frame.complete or frame.data == b"[DONE]":

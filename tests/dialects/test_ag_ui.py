@@ -664,3 +664,11 @@ def test_single_bytes_give_the_same_events(name: str) -> None:
 def test_any_cut_gives_the_same_events(data: st.DataObject) -> None:
     body = data.draw(st.sampled_from(sorted(STREAMS.values())))
     assert decode(data.draw(cuts(body))) == decode([body])
+
+
+@pytest.mark.parametrize("kind", ["STATE_SNAPSHOT", "MESSAGES_SNAPSHOT", "RAW"])
+def test_of_a_large_state_only_what_it_is(kind: str) -> None:
+    frame = Frame(data=json.dumps({"snapshot": "x" * 100_000, "type": kind}).encode())
+    (event,) = AgUi().decoder().decode(frame)
+    assert len(repr(event)) < 200
+    assert isinstance(event, ev.State if kind == "STATE_SNAPSHOT" else ev.Custom)
