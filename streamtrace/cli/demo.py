@@ -49,6 +49,7 @@ MAX_THREAD_ID_CHARS = 128
 FRAME_S = 0.03
 MAX_REPLAY_S = 15.0
 
+_DIALECT = next(iter(WRITERS))
 _STATIC = Path(__file__).parent / "static"
 _FIRST = {"message": "Weather in Tokyo?", "thread_id": "first-run", "dialect": "ag-ui"}
 _STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -107,8 +108,8 @@ def _first_run(host: str, port: int) -> None:
 
 class _Chat(msgspec.Struct):
     message: str
-    thread_id: str = "demo"
-    dialect: str = next(iter(WRITERS))
+    thread_id: str | None = None
+    dialect: str | None = None
 
 
 async def _page(request: Request) -> Response:
@@ -136,17 +137,18 @@ def _wrong(asked: _Chat) -> str | None:
         return "message is empty"
     if len(asked.message.encode()) > MAX_MESSAGE_BYTES:
         return f"message is over {MAX_MESSAGE_BYTES} bytes"
-    if len(asked.thread_id) > MAX_THREAD_ID_CHARS:
+    if len(asked.thread_id or "") > MAX_THREAD_ID_CHARS:
         return f"thread_id is over {MAX_THREAD_ID_CHARS} characters"
-    if asked.dialect not in WRITERS:
+    if (asked.dialect or _DIALECT) not in WRITERS:
         return f"dialect is not known; there are {', '.join(WRITERS)}"
     return None
 
 
 async def _answer(asked: _Chat) -> AsyncIterator[bytes]:
     run_id = secrets.token_hex(4)
-    writer = WRITERS[asked.dialect](run_id, asked.thread_id)
-    for beat in script(asked.message, run_id=run_id, thread_id=asked.thread_id):
+    thread_id = asked.thread_id or "demo"
+    writer = WRITERS[asked.dialect or _DIALECT](run_id, thread_id)
+    for beat in script(asked.message, run_id=run_id, thread_id=thread_id):
         if isinstance(beat, Pause):
             await asyncio.sleep(beat.seconds)
         elif piece := b"".join(map(encode_frame, writer.write(beat))):

@@ -10,12 +10,13 @@ Rules that hold here:
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import msgspec
 
@@ -33,18 +34,36 @@ def inspect(name: str, dialect: str | None, as_json: bool) -> int:
         summary = summarize(read(file), dialect=dialect, media_type=media_type)
     if as_json:
         timeless = _without_times(summary.to_dict())
-        sys.stdout.write(msgspec.json.encode(timeless).decode() + "\n")
+        with _written() as out:
+            out.write(msgspec.json.encode(timeless).decode() + "\n")
     else:
         from streamtrace.cli.terminal import console, draw  # noqa: PLC0415
 
-        draw(console(), summary, axis="position")
+        with _written() as out:
+            draw(console(out), summary, axis="position")
     return 0
+
+
+@contextmanager
+def _written() -> Iterator[TextIO]:
+    """Standard output, written to the last byte. Raises UsageError if that cannot be."""
+    if sys.stdout is None:
+        raise UsageError("cannot write: standard output is closed")
+    try:
+        yield sys.stdout
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # exit tries once more
+        if not isinstance(error, BrokenPipeError):  # who reads has enough, as `head` does
+            raise UsageError(f"cannot write: {error.strerror or error}") from error
 
 
 @contextmanager
 def _opened(name: str) -> Iterator[BufferedReader]:
     try:
         if name == "-":
+            if sys.stdin is None:
+                raise UsageError("cannot read -: standard input is closed")
             with open(sys.stdin.fileno(), "rb", closefd=False) as file:
                 yield file
         else:

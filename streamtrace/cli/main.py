@@ -1,7 +1,8 @@
 """`streamtrace`: look at streams from the command line.
 
 Exit codes: 0 done, 1 the command broke (with a traceback), 2 it was asked for something it cannot
-do (with a message). Each command is imported when it is asked for, and needs only its own packages.
+do, as to read what is not there or to write where there is no room (with a message). Each command
+is imported when it is asked for, and needs only its own packages.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import argparse
 import io
 import math
-import os
 import sys
 from collections.abc import Sequence
 
@@ -24,19 +24,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a stream's text may hold what it cannot write
     arguments = _parser().parse_args(argv)
     try:
-        code = _run(arguments)
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:  # who read our output has enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _run(arguments)
     except ModuleNotFoundError as error:
         if error.name not in _OF_THE_EXTRA:
             raise
         message = str(MissingExtra(error.name, "cli"))
     except (UsageError, ConfigError) as error:
         message = str(error)
-    print(f"streamtrace: {message}", file=sys.stderr)
+    if sys.stderr is not None:
+        print(f"streamtrace: {message}", file=sys.stderr)
     return 2
 
 
@@ -52,7 +48,7 @@ def _run(arguments: argparse.Namespace) -> int:
         case "run":
             from streamtrace.cli.run import run  # noqa: PLC0415
 
-            return run(arguments.app, arguments.host, arguments.port)
+            return run(arguments.app, arguments.host, arguments.port, arguments.metrics_port)
         case _:
             from streamtrace.cli.inspect import inspect  # noqa: PLC0415
 
@@ -78,6 +74,12 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("run", help="serve an ASGI app, observed")
     command.add_argument("app", metavar="MODULE:APP", help="for example main:app")
     _address(command)
+    command.add_argument(
+        "--metrics-port",
+        metavar="PORT",
+        type=_port,
+        help="serve /metrics on this port, 0 for any (default: nowhere)",
+    )
 
     command = commands.add_parser("inspect", help="decode a recorded response body")
     command.add_argument("file", metavar="FILE", help="the recording, or - for standard input")

@@ -7,9 +7,11 @@ address that is printed is the true one, with `--port 0` as well.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import threading
+from collections.abc import Iterator
 
 import uvicorn
 
@@ -32,14 +34,7 @@ def listen(host: str, port: int) -> tuple[socket.socket, str]:
 
 def serve(app: object, taken: socket.socket, for_s: float | None = None) -> None:
     """Serve until interrupted, or for `for_s` seconds. The middleware sees to its sinks."""
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,  # type: ignore[arg-type]
-            log_level="warning",
-            timeout_graceful_shutdown=DRAIN_S,
-        )
-    )
-    logging.getLogger("uvicorn.error").addFilter(_is_news)
+    server = _server(app)
     timer = None
     if for_s is not None:
         timer = threading.Timer(for_s, setattr, (server, "should_exit", True))
@@ -54,6 +49,31 @@ def serve(app: object, taken: socket.socket, for_s: float | None = None) -> None
             timer.cancel()
 
 
+@contextlib.contextmanager
+def beside(app: object, taken: socket.socket) -> Iterator[None]:
+    """Serve another app on a thread of its own, while the block runs."""
+    server = _server(app)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]}, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def _server(app: object) -> uvicorn.Server:
+    config = uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        log_level="warning",
+        timeout_graceful_shutdown=DRAIN_S,
+    )
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
+    return uvicorn.Server(config)
+
+
 def _is_news(record: logging.LogRecord) -> bool:
-    """A stream that was cut by the shutdown is told as `cancelled`, not as a fault with a trace."""
-    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+    """A stream that was cut by the shutdown is told by its run, not as a fault of the server."""
+    if record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError):
+        return False
+    return not record.getMessage().startswith("Cancel ")

@@ -91,7 +91,8 @@ class Pricing:
         The run has a cost only if all the usage that it told has a price: a part of the cost would
         read as the whole. The generations keep their own.
         """
-        at = datetime.fromtimestamp(summary.started_at_ns / 1e9, UTC)
+        started_s = summary.started_at_ns / 1e9
+        at = datetime.fromtimestamp(started_s, UTC) if started_s else None  # a recording: today
         for one in summary.generations:
             if one.cost_usd is None and one.usage is not None:
                 one.cost_usd = self.price(one.usage, one.model, one.provider, at)

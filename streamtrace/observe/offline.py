@@ -10,6 +10,7 @@ from streamtrace.core.sink import ContentMode
 from streamtrace.core.summary import RunSummary
 from streamtrace.dialects.base import Dialect, Head
 from streamtrace.dialects.detect import BUILT_IN, by_name
+from streamtrace.observe.cost import Pricing
 from streamtrace.observe.pipeline import Pipeline
 
 
@@ -20,10 +21,11 @@ def summarize(
     media_type: str = "text/event-stream",
     content: ContentMode = "full",
     max_content_bytes: int = MAX_CONTENT_BYTES,
+    pricing: Pricing | None = Pricing(),  # noqa: B008  immutable
 ) -> RunSummary:
     """Fold a whole body. Chunks are bytes, or (ns since the start, bytes) where times are known.
 
-    Without times all offsets are 0. `dialect` is a name or an object.
+    Without times all offsets are 0. `dialect` is a name or an object. Prices are those of today.
     Raises ConfigError for an unknown name.
     """
     pipeline = Pipeline(
@@ -41,4 +43,7 @@ def summarize(
         else:
             at_ns, data = chunk
             pipeline.feed(data, at_ns)
-    return pipeline.close(StreamEnd(at_ns=at_ns, final=True), started_at_ns=0)
+    summary = pipeline.close(StreamEnd(at_ns=at_ns, final=True), started_at_ns=0)
+    if pricing is not None:
+        pricing.apply(summary)
+    return summary

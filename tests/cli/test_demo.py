@@ -165,7 +165,6 @@ def test_an_unknown_recording_is_not_found(client, name):
         (b'{"message": 1}', 422, "message"),
         (b'{"message": "  "}', 422, "empty"),
         (b'{"message": "hi", "dialect": "klingon"}', 422, "cognis"),
-        (b'{"message": "hi", "dialect": null}', 422, "dialect"),
         (b'{"message": "hi", "thread_id": 7}', 422, "thread_id"),
         (json.dumps({"message": "hi", "thread_id": "x" * 129}).encode(), 422, "thread_id"),
         (json.dumps({"message": "x" * 8193}).encode(), 422, "8192 bytes"),
@@ -177,6 +176,13 @@ def test_a_wrong_body_is_refused_with_the_reason(client, body, status, told):
     answer = client.post("/chat", content=body)
     assert answer.status_code == status
     assert told in answer.json()["error"]
+
+
+def test_null_says_as_much_as_nothing(client):
+    body = {"message": "drop", "thread_id": None, "dialect": None}
+    with client.stream("POST", "/chat", json=body) as response:
+        assert response.status_code == 200
+        assert next(response.iter_raw()).startswith(b"event: token")
 
 
 def test_chat_is_only_posted_to(client):
@@ -210,6 +216,7 @@ def test_it_stops_by_itself_even_while_a_stream_is_open(tmp_path):
     ):
         next(response.iter_raw())
         assert command.process.wait(30) == 0
+        assert "ERROR" not in command.output()
 
 
 def test_ctrl_c_stops_it(tmp_path):

@@ -7,10 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import genai_prices
 import pytest
 from support import command
 
 from streamtrace.cli.main import main
+from streamtrace.core.jsonio import dump_json
+from streamtrace.observe.offline import summarize
 
 RECORDINGS = sorted((command.ROOT / "tests" / "recordings").glob("*.sse"))
 KNOWN = {"ag-ui", "anthropic", "openai-chat", "openai-responses"}
@@ -59,6 +62,43 @@ def test_content_is_shown_in_full(capsys):
     run = json.loads(capsys.readouterr().out)
     assert run["generations"][-1]["text"].startswith("Pydantic AI is a Python agent framework")
     assert run["tool_calls"][0]["arguments"]
+
+
+def listed(model: str, **counts: int) -> float:
+    return float(genai_prices.calc_price(genai_prices.Usage(**counts), model).total_price)
+
+
+def test_what_a_recording_cost_is_told(capsys):
+    recording = next(path for path in RECORDINGS if "sync_messages_beta" in path.stem)
+    main(["inspect", str(recording), "--json"])
+    run = json.loads(capsys.readouterr().out)
+    [part] = run["generations"]
+    counts = {name: run["usage"][name] for name in ("input_tokens", "output_tokens")}
+    assert run["cost_usd"] == pytest.approx(listed(part["model"], **counts))
+    main(["inspect", str(recording)])
+    assert f"${run['cost_usd']:.6f}" in capsys.readouterr().out
+
+
+def test_the_cost_of_an_unknown_model_is_absent(capsys):
+    recording = next(path for path in RECORDINGS if path.stem == "anthropic_ok.synthetic")
+    main(["inspect", str(recording), "--json"])
+    run = json.loads(capsys.readouterr().out)
+    assert run["usage"]
+    assert run["cost_usd"] is None
+    main(["inspect", str(recording)])
+    assert "$" not in capsys.readouterr().out
+
+
+def test_a_recording_without_a_date_has_the_prices_of_today():
+    usage = {"input_tokens": 1000, "output_tokens": 100}
+    body = {"type": "done", "model": "o3", "usage": usage}
+    run = summarize([f"data: {dump_json(body)}\n\n".encode()])
+    assert run.cost_usd == pytest.approx(listed("o3", **usage))
+
+
+def test_prices_can_be_left_out():
+    recording = next(path for path in RECORDINGS if "sync_messages_beta" in path.stem)
+    assert summarize([recording.read_bytes()], pricing=None).cost_usd is None
 
 
 def test_standard_input_reads_as_a_file_does(capsys):
@@ -122,6 +162,42 @@ def test_a_reader_that_leaves_is_no_failure_to_talk_about(more):
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+@pytest.mark.parametrize(
+    ("file", "redirected", "told"),
+    [
+        ("-", "<&-", "standard input is closed"),
+        (str(RECORDINGS[0]), ">&-", "standard output is closed"),
+        (str(RECORDINGS[0]), ">/dev/full", "No space left"),
+    ],
+)
+def test_what_cannot_be_read_or_written_to_is_a_message(file, redirected, told, more):
+    inspect = [sys.executable, "-m", "streamtrace.cli", "inspect", file, *more]
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {redirected}', "sh", *inspect],
+        env=command.environment(),
+        stderr=subprocess.PIPE,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert told in done.stderr.decode()
+    assert done.stderr.startswith(b"streamtrace: ")
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_without_standard_error_the_output_stays_clean():
+    inspect = [sys.executable, "-m", "streamtrace.cli", "inspect", "no/such/file.sse"]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" 2>&-', "sh", *inspect],
+        env=command.environment(),
+        stdout=subprocess.PIPE,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (2, b"")
 
 
 def test_json_needs_no_extra_package():
