@@ -83,11 +83,11 @@ def join(contents: list[Content]) -> Content:
     """Several messages as one content: texts with a blank line between, lengths added up."""
     if len(contents) == 1:
         return contents[0]
-    texts = [content.text for content in contents if content.text]
+    texts = [content.text for content in contents if content.text is not None]
     hashes = [content.sha256 for content in contents if content.sha256]
     return Content(
         chars=sum(content.chars for content in contents),
-        text="\n\n".join(texts) if texts else None,
+        text="\n\n".join(filter(None, texts)) if texts else None,
         sha256=hashlib.sha256("".join(hashes).encode()).hexdigest() if hashes else None,
         truncated=any(content.truncated for content in contents),
     )

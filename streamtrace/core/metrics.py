@@ -359,6 +359,11 @@ def _lines() -> Iterator[str]:
         " `streamtrace_streams_started_total` and `streamtrace_streams_active`. Only streams count,"
         " never other responses. This page is made from `streamtrace/core/metrics.py`."
     )
+    yield ""
+    yield (
+        "Under several processes (`PROMETHEUS_MULTIPROC_DIR`) there is one set of metrics:"
+        " `registry=` is ignored, since the client library keeps one directory for all registries."
+    )
     for title, metrics in GROUPS.items():
         yield from ("", f"## {title}")
         for metric in metrics:

@@ -77,8 +77,20 @@ RELEASE = "streamtrace.release"
 ENVIRONMENT = "streamtrace.environment"
 STEPS = "streamtrace.steps"
 SPANS_LEFT_OUT = "streamtrace.spans_left_out"
+TOOL_CALL_NAMES = "streamtrace.tool_calls.names"
+TOOL_CALL_IDS = "streamtrace.tool_calls.ids"
+TOOL_CALL_ARGUMENTS_CHARS = "streamtrace.tool_calls.arguments_chars"
 CONTENT_TRUNCATED = "streamtrace.content.truncated"
-CONTENT_CHARS = "streamtrace.content.chars"
+
+CONTENT_CHARS = {
+    "input": "streamtrace.content.input.chars",
+    "text": "streamtrace.content.text.chars",
+    "reasoning": "streamtrace.content.reasoning.chars",
+    "arguments": "streamtrace.content.arguments.chars",
+    "result": "streamtrace.content.result.chars",
+    "error": "streamtrace.content.error.chars",
+}
+"""The true length of a text that was cut, by what the redactor calls the text."""
 
 # --- span events -------------------------------------------------------------------------------
 EVENT_FIRST_TOKEN = "streamtrace.first_token"

@@ -54,6 +54,8 @@ class Sink:
 
     name: str = "sink"
     content: ContentMode | None = None
+    runs_told: int = 0
+    """Runs that `end` took; counted by the caller."""
     failures: int = 0
     """Runs that were lost to an exception of `end`; counted by the caller."""
 
@@ -70,8 +72,8 @@ class Sink:
         """The stream ended. `summary` is already redacted for this sink; do not change it."""
 
     def stats(self) -> SinkStats:
-        """Where the records are, as the sink itself knows it."""
-        return SinkStats()
+        """Where the records are, as the sink itself knows it; here, what `end` took is exported."""
+        return SinkStats(accepted=self.runs_told, exported=self.runs_told)
 
     def totals(self) -> SinkStats:
         """`stats`, and with them the runs that `end` failed on (dropped, `sink_error`)."""

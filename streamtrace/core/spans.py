@@ -13,13 +13,15 @@ are short, and a number that needs more than 64 bits is left out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 
 from streamtrace.core import names
 from streamtrace.core.jsonio import clean_text, dump_json
+from streamtrace.core.messages import input_messages, output_messages
 from streamtrace.core.summary import (
     Content,
     Generation,
@@ -31,7 +33,7 @@ from streamtrace.core.summary import (
     seconds,
 )
 
-AttributeValue = str | bool | int | float | list[str]
+AttributeValue = str | bool | int | float | list[str] | list[int]
 
 MAX_CHILD_SPANS = 128
 """Children of one run. More are left out; the run's `streamtrace.spans_left_out` counts them."""
@@ -66,7 +68,9 @@ class SpanEvent(msgspec.Struct, kw_only=True):
 class SpanRecord(msgspec.Struct, kw_only=True):
     """One span, ready to be written. Times are Unix time in ns.
 
-    `source` is what the span stands for, so that a sink can add its own attributes.
+    `source` is what the span stands for, so that a sink can add its own attributes. `tool_calls`
+    are part of its output: what a generation asked for, and of a run what was left unanswered, the
+    first MAX_CHILD_SPANS of them.
     `error` is the type of a failed span's error (never content), `None` for all others.
     """
 
@@ -78,11 +82,15 @@ class SpanRecord(msgspec.Struct, kw_only=True):
     events: list[SpanEvent] = []
     error: str | None = None
     source: RunSummary | Generation | ToolCall
+    tool_calls: list[ToolCall] = []
 
 
 def project(summary: RunSummary) -> list[SpanRecord]:
     """The spans of a run: the root first, then its children in order of their start."""
-    children: list[SpanRecord] = [_generation(summary, one) for one in summary.generations]
+    children: list[SpanRecord] = [
+        _generation(summary, one, calls[:MAX_CHILD_SPANS])
+        for one, calls in zip(summary.generations, _asked_for(summary), strict=True)
+    ]
     children += [
         _tool_call(summary, one) for one in summary.tool_calls if one.finished_ns is not None
     ]
@@ -94,23 +102,28 @@ def project(summary: RunSummary) -> list[SpanRecord]:
     return [root, *children[:MAX_CHILD_SPANS]]
 
 
-def messages_json(role: str, content: Content, reasoning: Content | None = None) -> str | None:
-    """One message in the shape of `gen_ai.output.messages`, as JSON text; `None` without content.
+def _asked_for(summary: RunSummary) -> list[list[ToolCall]]:
+    """The tool calls of each generation: it is the last that had begun when the call did.
 
-    Source: GenAI semantic conventions, gen-ai-output-messages.json.
+    One stamp may hold a call, its result, and the next generation, which then did not ask for it.
     """
-    parts = []
-    for kind, one in (("reasoning", reasoning), ("text", content)):
-        text = None if one is None else content_text(one)
-        if text is not None:
-            parts.append({"type": kind, "content": text})
-    return dump_json([{"role": role, "parts": parts}]) if parts else None
+    starts = [one.started_ns for one in summary.generations]
+    asked: list[list[ToolCall]] = [[] for _ in starts]
+    for call in summary.tool_calls:
+        at_ns = call.started_ns
+        if call.finished_ns is not None:
+            at_ns = min(at_ns, call.finished_ns - 1)
+        if begun := bisect_right(starts, at_ns):
+            asked[begun - 1].append(call)
+    return asked
 
 
 def _run(summary: RunSummary) -> SpanRecord:
     start_ns = summary.started_at_ns
     end_ns = start_ns + summary.duration_ns
     labels, request = summary.labels, summary.request
+    unanswered = [call for call in summary.tool_calls if call.finished_ns is None][:MAX_CHILD_SPANS]
+    error = Content() if summary.error is None else summary.error.message
     attributes = _present(
         {
             names.OPERATION_NAME: "invoke_agent",
@@ -145,11 +158,12 @@ def _run(summary: RunSummary) -> SpanRecord:
             names.TAGS: labels.tags or None,
             names.STEPS: [step.name for step in summary.steps[:MAX_CHILD_SPANS]] or None,
             names.ISSUES: [f"{kind}:{n}" for kind, n in sorted(summary.issues.items())] or None,
-            names.INPUT_MESSAGES: messages_json("user", request.input),
-            names.OUTPUT_MESSAGES: messages_json("assistant", summary.output),
+            names.INPUT_MESSAGES: input_messages(request.input),
+            names.OUTPUT_MESSAGES: output_messages(summary.output, calls=unanswered),
             names.ERROR_TYPE: _run_error(summary),
             **_usage(summary.usage),
-            **_cut(request.input, summary.output),
+            **_tools(summary.tool_calls),
+            **_cut(input=request.input, text=summary.output, error=error),
             **{
                 names.METADATA + key: value
                 if value is None or isinstance(value, str | bool | int | float)
@@ -167,10 +181,11 @@ def _run(summary: RunSummary) -> SpanRecord:
         events=_moments(summary),
         error=_run_error(summary),
         source=summary,
+        tool_calls=unanswered,
     )
 
 
-def _generation(summary: RunSummary, one: Generation) -> SpanRecord:
+def _generation(summary: RunSummary, one: Generation, calls: list[ToolCall]) -> SpanRecord:
     request_model = summary.request.model or one.model
     first_token_ns = one.first_token_ns
     unfinished = one is summary.generations[-1] and not one.finish_reasons
@@ -189,9 +204,10 @@ def _generation(summary: RunSummary, one: Generation) -> SpanRecord:
             if first_token_ns is None
             else seconds(max(0, first_token_ns - one.started_ns)),
             names.COST_USD: one.cost_usd,
-            names.OUTPUT_MESSAGES: messages_json("assistant", one.text, one.reasoning),
+            names.OUTPUT_MESSAGES: output_messages(one.text, one.reasoning, calls),
             names.ERROR_TYPE: error,
-            **_cut(one.text, one.reasoning),
+            **_tools(calls),
+            **_cut(text=one.text, reasoning=one.reasoning),
             **_usage(one.usage),
             **{
                 names.REQUEST_PARAMETERS[name]: value
@@ -208,6 +224,7 @@ def _generation(summary: RunSummary, one: Generation) -> SpanRecord:
         attributes=attributes,
         error=error,
         source=one,
+        tool_calls=calls,
     )
 
 
@@ -228,7 +245,7 @@ def _tool_call(summary: RunSummary, one: ToolCall) -> SpanRecord:
                 names.TOOL_CALL_ARGUMENTS: content_text(one.arguments),
                 names.TOOL_CALL_RESULT: content_text(one.result),
                 names.ERROR_TYPE: error,
-                **_cut(one.arguments, one.result),
+                **_cut(arguments=one.arguments, result=one.result),
             }
         ),
         error=error,
@@ -294,14 +311,26 @@ def _usage(usage: TokenCounts | None) -> dict[str, int | None]:
     }
 
 
-def _cut(*contents: Content) -> dict[str, int | bool | None]:
-    """How long the texts of a span were, where one of them was cut."""
-    if not any(content.truncated for content in contents):
+def _tools(calls: Sequence[ToolCall]) -> dict[str, Any]:
+    """Lists in the same order. Most calls are answered by the client, and have no span."""
+    if not calls:
         return {}
-    return {
-        names.CONTENT_TRUNCATED: True,
-        names.CONTENT_CHARS: sum(content.chars for content in contents),
+    told: dict[str, Any] = {
+        names.TOOL_CALL_NAMES: [call.name or "" for call in calls],
+        names.TOOL_CALL_IDS: [call.id for call in calls],
     }
+    if any(call.arguments.truncated for call in calls):
+        told[names.CONTENT_TRUNCATED] = True
+        told[names.TOOL_CALL_ARGUMENTS_CHARS] = [call.arguments.chars for call in calls]
+    return told
+
+
+def _cut(**texts: Content) -> dict[str, Any]:
+    """How long each text was that was cut."""
+    chars = {
+        names.CONTENT_CHARS[what]: text.chars for what, text in texts.items() if text.truncated
+    }
+    return {names.CONTENT_TRUNCATED: True, **chars} if chars else {}
 
 
 def _within(summary: RunSummary, start_ns: int, end_ns: int | None) -> tuple[int, int]:
@@ -329,7 +358,8 @@ def _present(attributes: Mapping[str, Any]) -> dict[str, AttributeValue]:
         if isinstance(value, str):
             present[_word(name)] = clean_text(value) if name in _CONTENT else _word(value)
         elif isinstance(value, list):
-            present[_word(name)] = [_word(one) for one in value[:MAX_CHILD_SPANS]]
+            first = value[:MAX_CHILD_SPANS]
+            present[_word(name)] = [_word(one) if isinstance(one, str) else one for one in first]
         elif isinstance(value, float) or (value is not None and value in _INT64):
             present[_word(name)] = value
     return present

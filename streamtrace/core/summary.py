@@ -241,9 +241,7 @@ class RunSummary(msgspec.Struct, kw_only=True):
             ],
             "usage": None if self.usage is None else msgspec.to_builtins(self.usage),
             "cost_usd": self.cost_usd,
-            "error": None
-            if self.error is None
-            else {"type": self.error.type, "message": content_text(self.error.message)},
+            "error": None if self.error is None else _error(self.error),
             "issues": [{"kind": kind, "count": n} for kind, n in sorted(self.issues.items())],
             "trace_id": None if self.trace is None else self.trace.trace_id,
         }
@@ -293,8 +291,19 @@ def _tool_call(one: ToolCall) -> dict[str, Any]:
         "name": one.name,
         "arguments": content_text(one.arguments),
         "result": content_text(one.result),
+        "arguments_chars": one.arguments.chars,
+        "result_chars": one.result.chars,
         "status": one.status,
         "ready_s": seconds(one.ready_ns),
         "finished_s": seconds(one.finished_ns),
         "truncated": one.arguments.truncated or one.result.truncated,
+    }
+
+
+def _error(one: ErrorInfo) -> dict[str, Any]:
+    return {
+        "type": one.type,
+        "message": content_text(one.message),
+        "chars": one.message.chars,
+        "truncated": one.message.truncated,
     }

@@ -57,6 +57,11 @@ def test_texts_of_one_stream_share_the_budget() -> None:
     assert (first.content().text, second.content().text) == ("abcd", "e")
     assert join([first.content(), second.content()]).text == "abcd\n\ne"
     assert join([first.content(), second.content()]).truncated
+    third, fourth = Capture(policy), Capture(policy)
+    third.add("ijkl")
+    fourth.add("mnop")
+    cut = join([third.content(), fourth.content()])
+    assert (cut.text, cut.chars, cut.truncated) == ("", 8, True)
 
 
 def test_an_emoji_in_two_halves_is_one_character_and_hashed_as_one() -> None:

@@ -21,7 +21,9 @@ ATTRIBUTES = {
     constant: value
     for constant, value in vars(names).items()
     if constant.isupper() and isinstance(value, str) and not constant.startswith("EVENT_")
-} | {f"REQUEST_PARAMETERS[{key}]": value for key, value in names.REQUEST_PARAMETERS.items()}
+}
+for table in ("REQUEST_PARAMETERS", "CONTENT_CHARS"):
+    ATTRIBUTES |= {f"{table}[{key}]": value for key, value in getattr(names, table).items()}
 EVENTS = {
     constant: value
     for constant, value in vars(names).items()

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.summaries import EXAMPLES, failed_run, lossy_run
+from support.summaries import (
+    EXAMPLES,
+    content,
+    failed_run,
+    generation,
+    lossy_run,
+    tool_call,
+    without_content,
+)
+
+from streamtrace.cli.main import main
+from streamtrace.core.summary import ErrorInfo
 
 PAGE = Path(__file__).parents[2] / "docs" / "run-summary.md"
 ROW = re.compile(r"^\| `([^`]+)` \| (\w+) \| .+ \| (.+) \|$", re.MULTILINE)
@@ -57,3 +69,53 @@ def test_every_value_has_the_documented_type(example):
             kind = TYPES[fields[path][0]]
             assert isinstance(value, kind), path
             assert isinstance(value, bool) is (kind is bool), path
+
+
+def test_every_cut_text_has_its_true_length_in_the_record():
+    """Also a text of which nothing was kept, and the text of an error."""
+    cut = content("", chars=1_000_000, truncated=True)
+    record = failed_run(
+        generations=[generation(text=cut, reasoning=cut)],
+        tool_calls=[tool_call(arguments=cut, result=cut)],
+        error=ErrorInfo(type="boom", message=cut),
+    ).to_dict()
+    texts = {
+        "generations": ("text", "reasoning"),
+        "tool_calls": ("arguments", "result"),
+    }
+
+    for parts, fields in texts.items():
+        [part] = record[parts]
+        assert part["truncated"] is True
+        for field in fields:
+            assert (part[field], part[f"{field}_chars"]) == ("", 1_000_000)
+    assert record["error"] == {
+        "type": "boom",
+        "message": "",
+        "chars": 1_000_000,
+        "truncated": True,
+    }
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_lengths_are_told_without_content(example):
+    """They are no content."""
+    run = EXAMPLES[example]()
+    with_texts, without = run.to_dict(), without_content(run).to_dict()
+
+    for path, value in leaves(without):
+        assert not path.endswith("chars") or value is not None
+    chars = [leaf for leaf in leaves(with_texts) if leaf[0].endswith("chars")]
+    assert chars == [leaf for leaf in leaves(without) if leaf[0].endswith("chars")]
+
+
+def test_a_recording_without_times_has_null_for_all_of_them(capsys):
+    """As the page says of `streamtrace inspect --json`."""
+    recording = next((Path(__file__).parents[1] / "recordings").glob("ag-ui*.sse"))
+    assert main(["inspect", "--json", str(recording)]) == 0
+    record = json.loads(capsys.readouterr().out)
+    times = [one for path, one in leaves(record) if path == "started_at" or path.endswith("_s")]
+
+    assert len(times) > 10
+    assert set(times) == {None}
+    assert "`streamtrace inspect --json`" in PAGE.read_text()

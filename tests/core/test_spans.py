@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from support.summaries import (
@@ -31,7 +33,6 @@ from streamtrace.core.spans import (
     MAX_METADATA,
     MAX_WORD_CHARS,
     SpanRecord,
-    messages_json,
     project,
 )
 from streamtrace.core.summary import (
@@ -43,7 +44,13 @@ from streamtrace.core.summary import (
     Status,
     TokenCounts,
 )
+from streamtrace.observe.offline import summarize
 
+RECORDINGS = Path(__file__).parents[1] / "recordings"
+TWO_TOOLS = (
+    "openai-chat__opentelemetry-python-contrib__"
+    "chat_completion_multiple_tools_streaming_with_content"
+)
 FAILED = {Status.ERROR, Status.TRUNCATED, Status.TIMEOUT}
 CONTENT = {
     names.INPUT_MESSAGES,
@@ -52,9 +59,11 @@ CONTENT = {
     names.TOOL_CALL_RESULT,
     names.ERROR_MESSAGE,
 }
-ALLOWED = {value for value in vars(names).values() if isinstance(value, str)} | set(
-    names.REQUEST_PARAMETERS.values()
-)
+ALLOWED = {
+    *(value for value in vars(names).values() if isinstance(value, str)),
+    *names.REQUEST_PARAMETERS.values(),
+    *names.CONTENT_CHARS.values(),
+}
 
 
 def keys_of(records: list[SpanRecord]) -> set[str]:
@@ -329,34 +338,181 @@ def test_captured_content_is_json_text_in_the_shape_of_the_conventions():
         }
     ]
     assert json.loads(str(first.attributes[names.OUTPUT_MESSAGES]))[0]["parts"] == [
-        {"type": "reasoning", "content": f"The user asks for the weather. {CANARY}-reasoning"}
+        {"type": "reasoning", "content": f"The user asks for the weather. {CANARY}-reasoning"},
+        {
+            "type": "tool_call",
+            "id": "call_weather_1",
+            "name": "get_weather",
+            "arguments": f'{{"city":"{CANARY}-arguments"}}',
+        },
     ]
     assert root.attributes[names.OUTPUT_MESSAGES] == last.attributes[names.OUTPUT_MESSAGES]
     assert call.attributes[names.TOOL_CALL_ARGUMENTS] == f'{{"city":"{CANARY}-arguments"}}'
 
 
-def test_hashed_content_shows_its_hash():
-    """Content mode "hash": equal texts can be told apart from others, and not read."""
-    assert messages_json("user", Content(chars=5, sha256="ab" * 32)) == (
-        '[{"role":"user","parts":[{"type":"text","content":"sha256:' + "ab" * 32 + '"}]}]'
-    )
-    assert messages_json("user", Content(chars=5)) is None
+def test_the_messages_of_a_chat_are_the_input_of_the_run():
+    """With their roles, and not as one text of the user."""
+    chat = json.dumps([{"role": "system", "content": "Be brief."}, {"role": "user", "content": ""}])
+    run = completed_run(request=RequestFacts(input=content(chat)))
+    found = json.loads(str(project(run)[0].attributes[names.INPUT_MESSAGES]))
+
+    assert [message["role"] for message in found] == ["system", "user"]
 
 
-def cut_answer() -> RunSummary:
-    answer = content("the beginning", chars=1_000_000, truncated=True)
-    return completed_run(generations=[generation(text=answer, reasoning=content("short"))])
+CHARS = names.CONTENT_CHARS
+
+
+def cut(chars: int) -> Content:
+    """A text of which only the beginning was kept, or nothing at all."""
+    return content("the beginning" if chars % 2 else "", chars=chars, truncated=True)
 
 
 def test_cut_content_says_so_with_its_true_length():
-    """On the span of the generation and on the root, whose output it is."""
-    root, chat, call = project(cut_answer())
+    """On the span that shows it, and nothing where nothing was cut."""
+    run = failed_run(
+        request=RequestFacts(input=cut(101)),
+        generations=[generation(text=cut(102), reasoning=cut(103))],
+        tool_calls=[tool_call(arguments=cut(104), result=cut(105))],
+        error=ErrorInfo(type="boom", message=cut(106)),
+    )
+    root, chat, call = project(run)
 
-    for record in (root, chat):
+    def said(record: SpanRecord) -> dict[str, object]:
+        return {key: one for key, one in record.attributes.items() if key in CHARS.values()}
+
+    assert said(root) == {CHARS["input"]: 101, CHARS["text"]: 102, CHARS["error"]: 106}
+    assert said(chat) == {CHARS["text"]: 102, CHARS["reasoning"]: 103}
+    assert said(call) == {CHARS["arguments"]: 104, CHARS["result"]: 105}
+    for record in (root, chat, call):
         assert record.attributes[names.CONTENT_TRUNCATED] is True
-    assert chat.attributes[names.CONTENT_CHARS] == 1_000_005
-    assert names.CONTENT_TRUNCATED not in call.attributes
-    assert names.CONTENT_CHARS not in project(completed_run())[0].attributes
+    for record in project(failed_run(tool_calls=[tool_call()])):
+        assert said(record) == {}
+        assert names.CONTENT_TRUNCATED not in record.attributes
+
+
+def test_a_short_text_beside_a_cut_one_is_not_said_to_be_cut():
+    """One length per text: their sum would tell of neither."""
+    run = completed_run(generations=[generation(text=cut(1_000_001), reasoning=content("short"))])
+    _, chat, _ = project(run)
+
+    assert chat.attributes[CHARS["text"]] == 1_000_001
+    assert CHARS["reasoning"] not in chat.attributes
+
+
+def test_cut_arguments_of_a_call_without_a_span_have_their_lengths_with_its_name():
+    """The model asked for two tools, and the stream ended there."""
+    calls = [
+        tool_call(id="c1", finished_ns=None, arguments=content("{}")),
+        tool_call(id="c2", finished_ns=None, arguments=cut(9_001)),
+    ]
+    for record in project(completed_run(generations=[generation()], tool_calls=calls)):
+        assert record.attributes[names.CONTENT_TRUNCATED] is True
+        assert record.attributes[names.TOOL_CALL_ARGUMENTS_CHARS] == [2, 9_001]
+
+
+# --- tool calls that the stream leaves unanswered ------------------------------------------------
+
+
+def asked_by(record: SpanRecord) -> list[str]:
+    """The ids of the calls that a span shows as output, which its attribute names as well."""
+    [message] = json.loads(str(record.attributes[names.OUTPUT_MESSAGES]))
+    shown = [part["id"] for part in message["parts"] if part["type"] == "tool_call"]
+    assert shown == [call.id for call in record.tool_calls]
+    return shown
+
+
+def test_an_unanswered_tool_call_is_output_of_its_generation_and_of_the_run():
+    """The normal end of a chat completion: the model asks, the client runs the tool."""
+    body = (RECORDINGS / f"{TWO_TOOLS}.sse").read_bytes()
+    run = summarize((at, frame + b"\n\n") for at, frame in enumerate(body.split(b"\n\n")) if frame)
+    root, chat = project(run)
+
+    assert len(run.tool_calls) == 2
+    for record in (root, chat):
+        assert asked_by(record) == [call.id for call in run.tool_calls]
+        assert record.attributes[names.TOOL_CALL_NAMES] == [call.name for call in run.tool_calls]
+        assert record.attributes[names.TOOL_CALL_IDS] == [call.id for call in run.tool_calls]
+        for part in json.loads(str(record.attributes[names.OUTPUT_MESSAGES]))[0]["parts"]:
+            assert part["type"] == "text" or json.loads(part["arguments"])
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_without_captured_content_tool_calls_still_have_names_and_ids(example):
+    """Lengths, names and ids are no content."""
+    run = without_content(EXAMPLES[example]())
+    for record in project(run):
+        calls = run.tool_calls if record.kind == "run" else record.tool_calls
+        ids = record.attributes.get(names.TOOL_CALL_IDS, [])
+        assert ids == [call.id for call in calls]
+        assert len(record.attributes.get(names.TOOL_CALL_NAMES, [])) == len(calls)
+
+
+def turns(**changes: object) -> RunSummary:
+    """Two turns of a model: 0 to 10 and, after the result at 20, to 30."""
+    return minimal_run(
+        duration_ns=100,
+        generations=[
+            generation(started_ns=0, finished_ns=10),
+            generation(started_ns=20, finished_ns=30),
+        ],
+        **changes,
+    )
+
+
+def test_a_call_that_was_answered_before_a_generation_began_is_not_its_own():
+    """The model was not seen asking: only the run tells of the call."""
+    call = tool_call(started_ns=5, ready_ns=5, finished_ns=20)
+    run = turns(tool_calls=[call])
+    root, _, *chats = project(msgspec.structs.replace(run, generations=run.generations[1:]))
+
+    assert [one.tool_calls for one in chats] == [[]]
+    assert root.attributes[names.TOOL_CALL_NAMES] == ["get_weather"]
+
+
+@pytest.mark.parametrize(
+    ("started_ns", "finished_ns", "turn"),
+    [
+        (5, None, 0),
+        (5, 20, 0),
+        (12, 20, 0),  # without arguments: such a call is no output that prolongs its generation
+        (25, None, 1),
+        (35, None, 1),
+        (20, None, 1),
+        (20, 20, 0),  # all in one message: the result came before the next turn
+    ],
+)
+def test_a_tool_call_belongs_to_the_generation_that_asked_for_it(started_ns, finished_ns, turn):
+    """The last one that had begun, even if it had nothing more to say after the call."""
+    call = tool_call(started_ns=started_ns, ready_ns=None, finished_ns=finished_ns)
+    chats = [one for one in project(turns(tool_calls=[call])) if one.kind == "generation"]
+
+    assert [len(one.tool_calls) for one in chats] == [int(turn == 0), int(turn == 1)]
+
+
+def test_a_tool_call_of_no_generation_is_told_by_the_run():
+    """A call without arguments may be all that an agent says."""
+    [root] = project(minimal_run(tool_calls=[tool_call(finished_ns=None)]))
+
+    assert asked_by(root) == ["call_weather_1"]
+    assert root.attributes[names.TOOL_CALL_NAMES] == ["get_weather"]
+
+
+def test_an_answered_tool_call_is_no_output_of_the_run():
+    """The agent ran it itself; the client sees the answer."""
+    root, first, _, last = project(completed_run())
+
+    assert asked_by(first) == ["call_weather_1"]
+    assert asked_by(root) == asked_by(last) == []
+    assert root.attributes[names.TOOL_CALL_NAMES] == ["get_weather"]
+
+
+def test_names_of_many_tool_calls_are_capped():
+    """A model can ask for as many as it likes."""
+    calls = [tool_call(id=f"c{n}", finished_ns=None) for n in range(1_000)]
+    for record in project(completed_run(generations=[generation()], tool_calls=calls)):
+        assert len(asked_by(record)) == MAX_CHILD_SPANS
+        assert len(record.attributes[names.TOOL_CALL_NAMES]) == MAX_CHILD_SPANS
+        assert len(record.attributes[names.TOOL_CALL_IDS]) == MAX_CHILD_SPANS
 
 
 def test_long_content_is_whole_and_long_names_are_cut():

@@ -15,6 +15,9 @@ from typing import Any
 import pytest
 import requests
 from hypothesis import given, settings
+from langfuse._client import environment_variables
+from langfuse._utils.environment import common_release_envs
+from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 from support.otlp import OtlpReceiver, free_port
 from support.summaries import (
     CANARY,
@@ -31,16 +34,26 @@ from support.summaries import (
     stream_info,
     summaries,
     tool_call,
+    trace_ids,
     without_content,
 )
 
 from streamtrace.core import names
 from streamtrace.core.errors import ConfigError, MissingExtra
 from streamtrace.core.spans import project
-from streamtrace.core.summary import Content, Labels, RunSummary, Status
+from streamtrace.core.summary import (
+    Content,
+    ErrorInfo,
+    Labels,
+    RequestFacts,
+    RunSummary,
+    Status,
+    TraceIds,
+)
 from streamtrace.sinks.langfuse import LangfuseSink
 from streamtrace.sinks.langfuse import observations as fields
 from streamtrace.sinks.langfuse.observations import observations, usage_details
+from streamtrace.sinks.langfuse.sink import RELEASES
 
 KEYS = {"public_key": "pk-lf-test", "secret_key": "sk-lf-test"}
 FLUSH_S = 30.0
@@ -49,7 +62,7 @@ FLUSH_S = 30.0
 @pytest.fixture(autouse=True)
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in os.environ:
-        if variable.startswith(("LANGFUSE_", "OTEL_")):
+        if variable.startswith(("LANGFUSE_", "OTEL_")) or variable in RELEASES:
             monkeypatch.delenv(variable)
 
 
@@ -130,17 +143,75 @@ def test_a_generation_says_model_parameters_usage_cost_and_first_token(
     assert said[fields.OUTPUT] == f"It is sunny in Paris. {CANARY}-text"
     assert metadata(said)[names.RESPONSE_FINISH_REASONS] == ["stop"]
     assert metadata(said)[names.RESPONSE_ID] == "resp_3d4e5f"
-    assert json.loads(first["attributes"][fields.OUTPUT]) == [
-        {
-            "role": "assistant",
-            "parts": [
-                {
-                    "type": "reasoning",
-                    "content": f"The user asks for the weather. {CANARY}-reasoning",
-                }
-            ],
-        }
-    ]
+    assert json.loads(first["attributes"][fields.OUTPUT]) == {
+        "role": "assistant",
+        "content": None,
+        "thinking": [
+            {"type": "thinking", "content": f"The user asks for the weather. {CANARY}-reasoning"}
+        ],
+        "tool_calls": [GET_WEATHER],
+    }
+
+
+GET_WEATHER = {
+    "id": "call_weather_1",
+    "type": "function",
+    "function": {"name": "get_weather", "arguments": f'{{"city":"{CANARY}-arguments"}}'},
+}
+"""A tool call as Langfuse draws it in a chat message."""
+
+
+def unanswered_run() -> RunSummary:
+    """The normal end of a chat completion: the client has to run the tool."""
+    asked = tool_call(status="ready", finished_ns=None, result=Content())
+    answer = generation(reasoning=Content(), text=content("Let me look."))
+    return completed_run(generations=[answer], tool_calls=[asked])
+
+
+@pytest.mark.parametrize("kind", ["generation", "agent"])
+def test_a_tool_call_that_the_stream_leaves_unanswered_is_output(kind: str) -> None:
+    (said,) = of(unanswered_run(), kind)
+    assert json.loads(said[fields.OUTPUT]) == {
+        "role": "assistant",
+        "content": "Let me look.",
+        "tool_calls": [GET_WEATHER],
+    }
+    assert metadata(said)[names.TOOL_CALL_NAMES] == ["get_weather"]
+    assert of(unanswered_run(), "tool") == []
+
+
+@pytest.mark.parametrize("kind", ["generation", "agent"])
+def test_without_content_the_names_of_tools_are_metadata(kind: str) -> None:
+    (said,) = of(without_content(unanswered_run()), kind)
+    assert fields.OUTPUT not in said
+    assert metadata(said)[names.TOOL_CALL_NAMES] == ["get_weather"]
+    assert metadata(said)[names.TOOL_CALL_IDS] == ["call_weather_1"]
+
+
+def test_a_tool_call_without_name_and_arguments_is_drawn_too() -> None:
+    """Langfuse takes a missing `arguments` for an empty object, and needs a name."""
+    asked = tool_call(name=None, finished_ns=None, arguments=Content(), result=Content())
+    (said,) = of(completed_run(generations=[generation()], tool_calls=[asked]), "generation")
+    (call,) = json.loads(said[fields.OUTPUT])["tool_calls"]
+    assert call == {"id": "call_weather_1", "type": "function", "function": {"name": ""}}
+
+
+def test_the_messages_of_a_chat_go_as_the_list_that_they_are() -> None:
+    """Langfuse draws a list of messages as a chat; half of one is a text."""
+    chat = '[{"role":"system","content":"Be brief."},{"role":"user","content":"Hi"}]'
+    for text in (chat, chat[:-5]):
+        (said,) = of(completed_run(request=RequestFacts(input=content(text))), "agent")
+        assert said[fields.INPUT] == text
+
+
+def test_the_lengths_of_cut_texts_are_metadata() -> None:
+    error = ErrorInfo(type="boom", message=content("b", chars=7, truncated=True))
+    answer = generation(text=content("a", chars=9, truncated=True))
+    run = failed_run(generations=[answer], error=error)
+    for kind, chars in (("agent", {"text": 9, "error": 7}), ("generation", {"text": 9})):
+        (said,) = of(run, kind)
+        told = {names.CONTENT_CHARS[what]: length for what, length in chars.items()}
+        assert {**told, names.CONTENT_TRUNCATED: True}.items() <= metadata(said).items()
 
 
 def test_the_root_says_input_output_outcome_and_times(receiver: OtlpReceiver) -> None:
@@ -292,6 +363,10 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
         {"environment": "x" * 41},
         {"base_url": "cloud.langfuse.com"},
         {"timeout_s": 0},
+        {"timeout_s": float("inf")},
+        {"sample_rate": -0.1},
+        {"sample_rate": 1.1},
+        {"sample_rate": float("nan")},
     ],
 )
 def test_a_wrong_setting_is_refused_at_construction(wrong: dict[str, Any]) -> None:
@@ -299,12 +374,92 @@ def test_a_wrong_setting_is_refused_at_construction(wrong: dict[str, Any]) -> No
         LangfuseSink(**{**KEYS, **wrong})
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("LANGFUSE_TRACING_ENVIRONMENT", "Not Good"),
+        ("LANGFUSE_SAMPLE_RATE", "half"),
+        ("LANGFUSE_SAMPLE_RATE", "50"),
+        ("LANGFUSE_TIMEOUT", "soon"),
+        ("LANGFUSE_TIMEOUT", "0"),
+    ],
+)
 def test_a_wrong_environment_variable_is_refused_at_construction(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
-    monkeypatch.setenv("LANGFUSE_TRACING_ENVIRONMENT", "Not Good")
-    with pytest.raises(ConfigError, match="LANGFUSE_TRACING_ENVIRONMENT"):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match=variable):
         LangfuseSink(**KEYS)
+
+
+@pytest.mark.parametrize("variable", ["LANGFUSE_SAMPLE_RATE", "LANGFUSE_TIMEOUT"])
+def test_an_empty_number_counts_as_not_set(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, " ")
+    LangfuseSink(**KEYS)
+
+
+def test_the_share_of_traces_is_decided_as_opentelemetry_decides_it(
+    monkeypatch: pytest.MonkeyPatch, receiver: OtlpReceiver
+) -> None:
+    """Per trace id, so alike for all of a trace, also where others decide with the same rate."""
+    monkeypatch.setenv("LANGFUSE_SAMPLE_RATE", "0.3")
+    sampler = TraceIdRatioBased(0.3)
+
+    def is_wanted(ids: TraceIds) -> bool:
+        return sampler.should_sample(None, int(ids.trace_id, 16), "").decision.is_sampled()
+
+    # Others at the end: the last of a batch must not keep back those before it.
+    traces = sorted((trace_ids(seed) for seed in range(40)), key=is_wanted, reverse=True)
+    wanted = {ids.trace_id for ids in traces if is_wanted(ids)}
+    runs = [minimal_run(trace=ids) for ids in traces]
+    sink = make(receiver)
+    for run in runs:
+        sink.end(stream_info(run), run)
+    assert sink.flush(FLUSH_S)
+    sink.close(FLUSH_S)
+    assert 0 < len(wanted) < len(runs)
+    assert {one["trace_id"] for one in receiver.spans} == wanted
+    assert sink.stats().exported == len(wanted)
+    assert sink.stats().dropped == {"unsampled": len(runs) - len(wanted)}
+    assert_balanced(sink)
+
+
+@pytest.mark.parametrize(("rate", "sent"), [(0, 0), (1, 20)])
+def test_all_or_nothing_is_a_share_too(receiver: OtlpReceiver, rate: float, sent: int) -> None:
+    """An argument comes before the variable, also if it is zero."""
+    edges = [trace_ids(trace_id=high * 16 + low * 16) for high in "1f" for low in "012345678f"]
+    sink = make(receiver, sample_rate=rate)
+    for ids in edges:
+        sink.end(stream_info(run := minimal_run(trace=ids)), run)
+    assert sink.flush(FLUSH_S)
+    sink.close(FLUSH_S)
+    assert (len(receiver.spans), sink.stats().exported) == (sent, sent)
+
+
+@pytest.mark.parametrize(("given", "timeout_s"), [({}, 0.25), ({"timeout_s": 2.0}, 2.0)])
+def test_the_timeout_of_the_variable_is_that_of_requests(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], timeout_s: float
+) -> None:
+    monkeypatch.setenv("LANGFUSE_TIMEOUT", "0.25")
+    assert LangfuseSink(**KEYS, **given)._timeout_s == timeout_s
+
+
+def test_the_release_is_found_where_the_sdk_finds_it(
+    monkeypatch: pytest.MonkeyPatch, receiver: OtlpReceiver
+) -> None:
+    assert [*RELEASES] == ["LANGFUSE_RELEASE", *common_release_envs]
+    monkeypatch.setenv("LANGFUSE_RELEASE", "")
+    monkeypatch.setenv("GITHUB_SHA", "5eed")
+    monkeypatch.setenv("DRONE_COMMIT_SHA", "later in the list")
+    (root,) = send(receiver, minimal_run())
+    assert root["attributes"][fields.RELEASE] == "5eed"
+
+
+def test_the_page_names_every_variable_of_the_sdk() -> None:
+    """What it does here, or why it does nothing."""
+    page = (Path(__file__).parents[2] / "docs" / "langfuse.md").read_text()
+    known = [name for name in vars(environment_variables) if name.startswith("LANGFUSE_")]
+    assert [name for name in [*known, *RELEASES] if f"`{name}`" not in page] == []
 
 
 @pytest.mark.parametrize("right", ["argument", "LANGFUSE_BASE_URL", "LANGFUSE_HOST"])
@@ -538,7 +693,9 @@ sink.close(20)
 
 def test_a_disconnected_run_keeps_its_answer_on_the_root() -> None:
     (root,) = of(disconnected_run(), "agent")
-    assert root[fields.OUTPUT] == f"It is sunny in Paris. {CANARY}-text"
+    output = json.loads(root[fields.OUTPUT])
+    assert output["content"] == f"It is sunny in Paris. {CANARY}-text"
+    assert output["tool_calls"] == [GET_WEATHER]
 
 
 def test_close_gives_the_connection_back(

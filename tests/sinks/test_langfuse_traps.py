@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import base64
 import json
 import os
@@ -13,6 +14,7 @@ from typing import Any
 import langfuse
 import pytest
 from langfuse import LangfuseOtelSpanAttributes as Sdk
+from langfuse._client.constants import LANGFUSE_TRACER_NAME
 from langfuse._client.resource_manager import LangfuseResourceManager
 from langfuse._client.span_processor import LangfuseSpanProcessor
 from opentelemetry import baggage, context, trace
@@ -36,6 +38,7 @@ from streamtrace.sinks.langfuse import LangfuseSink
 from streamtrace.sinks.langfuse import observations as fields
 from streamtrace.sinks.langfuse.observations import observations
 from streamtrace.sinks.langfuse.pipe import Pipe
+from streamtrace.sinks.langfuse.sink import RELEASES
 
 PUBLIC_KEY = "pk-lf-shared"
 SECRET_KEY = "sk-lf-ours"
@@ -46,7 +49,7 @@ IS_APP_ROOT = "langfuse.internal.is_app_root"
 @pytest.fixture(autouse=True)
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in os.environ:
-        if variable.startswith(("LANGFUSE_", "OTEL_")):
+        if variable.startswith(("LANGFUSE_", "OTEL_")) or variable in RELEASES:
             monkeypatch.delenv(variable)
 
 
@@ -187,6 +190,38 @@ def test_the_sdk_processor_stands_alone_without_queue_or_thread(receiver: OtlpRe
     pipe.close()
 
 
+def test_spans_come_in_the_scope_of_the_sdk(receiver: OtlpReceiver) -> None:
+    """Of any other scope the server copies all attributes into the metadata once more."""
+    spans = send(receiver, completed_run())
+    assert {(one["scope"], one["scope_version"]) for one in spans} == {
+        (LANGFUSE_TRACER_NAME, langfuse.__version__)
+    }
+    assert LANGFUSE_TRACER_NAME == "langfuse-sdk"
+
+
+def test_nothing_is_left_to_do_at_the_exit_of_the_process(
+    receiver: OtlpReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pipeline closes sinks, within its time; a provider would flush again, without one."""
+    left: list[Any] = []
+    monkeypatch.setattr(atexit, "register", left.append)
+    pipe = Pipe(PUBLIC_KEY, SECRET_KEY, receiver.url, 5.0)
+    pipe.spans(trace_ids(), observations(completed_run()))
+    pipe.close()
+    assert left == []
+
+
+def test_the_span_above_a_run_is_not_one_of_ours(receiver: OtlpReceiver) -> None:
+    """It belongs to the caller, or to another provider of the process."""
+    pipe = Pipe(PUBLIC_KEY, SECRET_KEY, receiver.url, 5.0)
+    *children, root = pipe.spans(ids := trace_ids(), observations(completed_run()))
+    assert root.parent is not None
+    assert f"{root.parent.span_id:016x}" == ids.parent_span_id
+    assert root.parent.is_remote
+    assert not any(one.parent is None or one.parent.is_remote for one in children)
+    pipe.close()
+
+
 def test_a_processor_that_keeps_spans_back_does_not_go_unnoticed(
     receiver: OtlpReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -277,6 +312,8 @@ def test_no_queue_setting_evicts_a_span_of_the_largest_run(
 ) -> None:
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", queue_size)
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1")
+    monkeypatch.setenv("LANGFUSE_FLUSH_AT", queue_size)
+    monkeypatch.setenv("LANGFUSE_FLUSH_INTERVAL", "nonsense")
     calls = [tool_call(id=f"call-{i}") for i in range(MAX_CHILD_SPANS + 10)]
     spans = send(receiver, *[completed_run(tool_calls=calls) for _ in range(3)])
     assert len(spans) == 3 * (MAX_CHILD_SPANS + 1)
@@ -510,6 +547,8 @@ def test_unknown_usage_is_neither_zero_nor_left_to_the_server_to_invent(
     assert fields.INPUT not in said
     assert said[fields.MODEL] == "gpt-5-mini-2025-08-07"
     assert json.loads(said[fields.UNCOUNTED_OUTPUT]) == generation().text.text
+    thinking = one_generation(usage=usage, cost_usd=None, text=Content())
+    assert json.loads(thinking[fields.UNCOUNTED_OUTPUT])["role"] == "assistant"
 
 
 def test_without_a_model_the_server_counts_nothing_so_the_output_stays() -> None:

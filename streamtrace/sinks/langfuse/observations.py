@@ -20,8 +20,9 @@ import msgspec
 
 from streamtrace.core import names
 from streamtrace.core.jsonio import clean_text, dump_json
-from streamtrace.core.spans import MAX_METADATA, SpanRecord, messages_json, project
+from streamtrace.core.spans import MAX_METADATA, SpanRecord, project
 from streamtrace.core.summary import (
+    Content,
     Generation,
     RunSummary,
     Status,
@@ -196,7 +197,7 @@ def _run(summary: RunSummary, record: SpanRecord) -> dict[str, Any]:
     has_parent = summary.trace is not None and summary.trace.parent_span_id is not None
     return {
         INPUT: content_text(summary.request.input),
-        OUTPUT: content_text(summary.output),
+        OUTPUT: _as_text(_output(summary.output, None, record.tool_calls)),
         # By this Langfuse 3 knows a root below a foreign span. Langfuse 4 reads is_app_root, which
         # the SDK's processor sets.
         AS_ROOT: True if has_parent else None,
@@ -221,10 +222,7 @@ def _generation(
     # Many models have no price for reasoning: Langfuse would bill what is split off at zero. So it
     # stays in the output, unless the cost is ours.
     details = usage_details(usage, split_reasoning=has_cost)
-    text, message = content_text(one.text), None
-    if content_text(one.reasoning) is not None:
-        message = messages_json("assistant", one.text, one.reasoning)
-    output = message or text
+    output = _output(one.text, one.reasoning, record.tool_calls)
     # Without usage, Langfuse would count the tokens of the output by itself, and bill them.
     is_counted = details is None and model is not None and output is not None
     parameters = {
@@ -238,12 +236,43 @@ def _generation(
         USAGE_DETAILS: None if details is None else dump_json(details),
         COST_DETAILS: dump_json({"total": cost_usd}) if has_cost else None,
         COMPLETION_START_TIME: _first_token_at(summary, record, one),
-        OUTPUT: None if is_counted else output,
-        UNCOUNTED_OUTPUT: (message or dump_json(text)) if is_counted else None,
+        OUTPUT: None if is_counted else _as_text(output),
+        UNCOUNTED_OUTPUT: dump_json(output) if is_counted else None,
         **({METADATA + names.USAGE_REASONING_OUTPUT_TOKENS: None} if has_cost else {}),
         USAGE_SCOPE: scope,
         **_level(summary, record),
     }
+
+
+def _output(
+    text: Content, reasoning: Content | None, calls: list[ToolCall]
+) -> str | dict[str, Any] | None:
+    """A text as it is; beside reasoning or tool calls, in a message as Langfuse draws them."""
+    answer = content_text(text)
+    thought = None if reasoning is None else content_text(reasoning)
+    arguments = [content_text(call.arguments) for call in calls]
+    if thought is None and all(one is None for one in (answer, *arguments)):
+        return None  # content is off
+    if thought is None and not calls:
+        return answer
+    message: dict[str, Any] = {"role": "assistant", "content": answer}
+    if thought is not None:
+        message["thinking"] = [{"type": "thinking", "content": thought}]
+    if calls:
+        message["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name or ""}
+                | ({} if told is None else {"arguments": told}),
+            }
+            for call, told in zip(calls, arguments, strict=True)
+        ]
+    return message
+
+
+def _as_text(value: str | dict[str, Any] | None) -> str | None:
+    return dump_json(value) if isinstance(value, dict) else value
 
 
 def _usage_of_run(summary: RunSummary) -> TokenCounts | None:

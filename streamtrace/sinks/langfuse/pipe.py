@@ -89,6 +89,8 @@ class Pipe:
             base_url=base_url,
             span_exporter=self._exporter,
             should_export_span=lambda span: True,
+            flush_at=1,  # of the queue that is not there; not given, variables are read for them
+            flush_interval=1,
         )
         provider = TracerProvider(
             resource=Resource.create(),

@@ -4,6 +4,7 @@ Rules that hold here:
 
 * A run is sent once and whole, in one request: never evicted, split, or sent again later.
 * Settings mean what they mean to the Langfuse SDK, and come from the same variables.
+* An empty variable counts as not set.
 * Construction imports nothing and starts nothing; the SDK is imported by the worker.
 """
 
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from streamtrace.core.errors import ConfigError, MissingExtra
 from streamtrace.core.sink import ContentMode
-from streamtrace.core.summary import RunSummary
+from streamtrace.core.summary import RunSummary, TraceIds
 from streamtrace.logs import WARNINGS
 from streamtrace.sinks.langfuse.observations import ENVIRONMENT, observations
 from streamtrace.sinks.queued import QueuedSink, QueueOptions
@@ -27,6 +28,13 @@ if TYPE_CHECKING:
     from streamtrace.sinks.langfuse.pipe import Pipe
 
 CLOUD_URL = "https://cloud.langfuse.com"
+TIMEOUT_S = 5.0
+RELEASES = (
+    "LANGFUSE_RELEASE", "RENDER_GIT_COMMIT", "CI_COMMIT_SHA", "CIRCLE_SHA1", "SOURCE_VERSION",
+    "TRAVIS_COMMIT", "GIT_COMMIT", "GITHUB_SHA", "BITBUCKET_COMMIT", "BUILD_SOURCEVERSION",
+    "DRONE_COMMIT_SHA",
+)  # fmt: skip
+"""Who builds or hosts an app says in one of these what it is; the first that is set counts."""
 MAX_SPANS_PER_REQUEST = 64
 MAX_CHARS_PER_REQUEST = 4 * 1024 * 1024
 """A request is full with the run that reaches one of these. A longer run still goes in one."""
@@ -37,7 +45,9 @@ class LangfuseSink(QueuedSink):
 
     Where they are not given, keys and URL come from LANGFUSE_PUBLIC_KEY, LANGFUSE_SECRET_KEY and
     LANGFUSE_BASE_URL (or LANGFUSE_HOST), `environment` from LANGFUSE_TRACING_ENVIRONMENT and
-    `release` from LANGFUSE_RELEASE; the labels of a run win over the last two. `timeout_s` is for a
+    `release` from the first of `RELEASES`; the labels of a run win over the last two.
+    `sample_rate`, from LANGFUSE_SAMPLE_RATE, is the share of traces that is sent; the runs of
+    others count as dropped with reason `unsampled`. `timeout_s`, from LANGFUSE_TIMEOUT, is for a
     request with all its retries. With LANGFUSE_TRACING_ENABLED=false or OTEL_SDK_DISABLED=true
     nothing is sent and no key is needed: runs count as dropped with reason `disabled`.
     """
@@ -53,13 +63,12 @@ class LangfuseSink(QueuedSink):
         environment: str | None = None,
         release: str | None = None,
         content: ContentMode | None = None,
-        timeout_s: float = 5.0,
+        sample_rate: float | None = None,
+        timeout_s: float | None = None,
         **queue: Unpack[QueueOptions],
     ) -> None:
         if find_spec("langfuse") is None:
             raise MissingExtra("langfuse", "langfuse")
-        if timeout_s <= 0:
-            raise ConfigError(f"timeout_s must be positive, got {timeout_s}")
         super().__init__(**queue)
         self.content = content
         self._disabled = (
@@ -78,8 +87,17 @@ class LangfuseSink(QueuedSink):
                 f"environment (LANGFUSE_TRACING_ENVIRONMENT) is {self._environment!r}, accepted are"
                 " up to 40 of a-z, 0-9, - and _, not beginning with langfuse"
             )
-        self._release = release or _environ("LANGFUSE_RELEASE")
-        self._timeout_s = timeout_s
+        releases = (_environ(variable) for variable in RELEASES)
+        self._release = release or next(filter(None, releases), None)
+        rate = _number("LANGFUSE_SAMPLE_RATE", 1.0) if sample_rate is None else sample_rate
+        if not 0 <= rate <= 1:
+            raise ConfigError(f"sample_rate (LANGFUSE_SAMPLE_RATE) is {rate}, accepted is 0 to 1")
+        self._sampled_below = round(rate * 2**64)
+        self._timeout_s = _number("LANGFUSE_TIMEOUT", TIMEOUT_S) if timeout_s is None else timeout_s
+        if not 0 < self._timeout_s < float("inf"):
+            raise ConfigError(
+                f"timeout_s (LANGFUSE_TIMEOUT) is {self._timeout_s}, accepted are seconds over 0"
+            )
         self._pipe: Pipe | None = None
 
     def open(self) -> None:
@@ -97,22 +115,23 @@ class LangfuseSink(QueuedSink):
         dropped: Counter[str] = Counter()
         request: list[ReadableSpan] = []
         runs = chars = 0
-        for i, summary in enumerate(batch):
+        for summary in batch:
             try:
+                if not self._is_sampled(summary.trace):
+                    dropped["unsampled"] += 1
+                    continue
                 run = observations(summary, self._environment, self._release)
                 request += pipe.spans(summary.trace, run)
             except Exception:  # the other runs are fine
                 dropped["export_error"] += 1
-            else:
-                runs += 1
-                chars += sum(one.chars for one in run)
-            is_full = len(request) >= MAX_SPANS_PER_REQUEST or chars >= MAX_CHARS_PER_REQUEST
-            if runs and (is_full or i == len(batch) - 1):
-                if not pipe.send(request):
-                    dropped["export_error"] += runs
-                    answer = pipe.status or "nothing"
-                    WARNINGS.warn("langfuse.answer", f"sink langfuse: Langfuse answered {answer}")
+                continue
+            runs += 1
+            chars += sum(one.chars for one in run)
+            if len(request) >= MAX_SPANS_PER_REQUEST or chars >= MAX_CHARS_PER_REQUEST:
+                dropped += _send(pipe, request, runs)
                 request, runs, chars = [], 0, 0
+        if request:
+            dropped += _send(pipe, request, runs)
         return dropped
 
     def release(self) -> None:
@@ -126,6 +145,10 @@ class LangfuseSink(QueuedSink):
         super().close(timeout_s)
         self.release()
 
+    def _is_sampled(self, ids: TraceIds | None) -> bool:
+        """Decided as OpenTelemetry's TraceIdRatioBased does, so alike for all of a trace."""
+        return ids is None or int(ids.trace_id[-16:], 16) < self._sampled_below
+
     def _key(self, name: str, given: str | None) -> str:
         variable = f"LANGFUSE_{name.upper()}"
         key = given or _environ(variable)
@@ -134,5 +157,22 @@ class LangfuseSink(QueuedSink):
         return key or ""
 
 
+def _send(pipe: Pipe, request: list[ReadableSpan], runs: int) -> Counter[str]:
+    """What was dropped of the runs in the request."""
+    if pipe.send(request):
+        return Counter()
+    answer = pipe.status or "nothing"
+    WARNINGS.warn("langfuse.answer", f"sink langfuse: Langfuse answered {answer}")
+    return Counter(export_error=runs)
+
+
 def _environ(variable: str) -> str | None:
     return os.environ.get(variable, "").strip() or None
+
+
+def _number(variable: str, default: float) -> float:
+    text = _environ(variable)
+    try:
+        return default if text is None else float(text)
+    except ValueError:
+        raise ConfigError(f"{variable} is {text!r}, accepted is a number") from None
