@@ -1,6 +1,7 @@
 """To the sinks: each isolated from the others, and shown only the content it may see.
 
-What a sink raises is counted as a run it dropped (`sink_error`) and never goes further.
+What a sink raises is counted as a run it dropped (`sink_error`) and never goes further, be it a
+`CancelledError`; only what ends the process (KeyboardInterrupt, SystemExit) does.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class Fanout:
         for index, sink in enumerate(self.sinks):
             try:
                 sink.start(info)
-            except Exception as error:
+            except BaseException as error:
                 self._failed(index, "start", error)
 
     def listener(self, info: StreamInfo, modes: Sequence[ContentMode]) -> Listener:
@@ -101,18 +102,27 @@ class Fanout:
                 if mode not in views:
                     views[mode] = redact(summary, mode, self._redactor)
                 sink.end(info, views[mode])
-            except Exception as error:
+            except BaseException as error:
                 sink.failures += 1
                 self._failed(index, "end", error)
+            else:
+                sink.runs_told += 1
 
     def stats(self) -> dict[str, SinkStats]:
-        """Where the records of each sink are, by its name; same names are numbered."""
+        """Where the records of each sink are, by its name; same names are numbered.
+
+        A sink that raises when it is asked has empty stats.
+        """
         result: dict[str, SinkStats] = {}
-        for sink in self.sinks:
+        for index, sink in enumerate(self.sinks):
             name, number = sink.name, 2
             while name in result:
                 name, number = f"{sink.name}_{number}", number + 1
-            result[name] = sink.totals()
+            try:
+                result[name] = sink.totals()
+            except BaseException as error:
+                self._failed(index, "stats", error)
+                result[name] = SinkStats()
         return result
 
     def show(self, event: Event, mode: ContentMode) -> Event:
@@ -120,7 +130,9 @@ class Fanout:
         whole = mode == "full" and self._redactor is None
         return event if whole else without_content(event)
 
-    def _failed(self, index: int, what: str, error: Exception) -> None:
+    def _failed(self, index: int, what: str, error: BaseException) -> None:
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise error
         name = self.sinks[index].name
         WARNINGS.warn(
             f"{name}.{what}",
@@ -145,7 +157,7 @@ class Listener:
             index, mode = target
             try:
                 self._fanout.sinks[index].event(self._info, self._fanout.show(event, mode), at_ns)
-            except Exception as error:
+            except BaseException as error:
                 self._failures[index] = self._failures.get(index, 0) + 1
                 self._fanout._failed(index, "event", error)
                 if self._failures[index] >= _MAX_EVENT_ERRORS:

@@ -3,8 +3,8 @@
 Rules that hold here:
 
 * A value of ours that is wrong raises ConfigError, which names the variable and what is accepted.
-* Variables of others (OTEL_*, LANGFUSE_*) are often there for somebody else: an extra that is not
-  installed, or a value that we do not know, is a warning then.
+* Variables of others (OTEL_*, LANGFUSE_*) are often there for somebody else: if an extra is not
+  installed, or a value is not one that we know, the sink is left out with a warning.
 * What the sinks may see of content is decided by the middleware, from code and environment.
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 
-from streamtrace.core.errors import ConfigError, MissingExtra
+from streamtrace.core.errors import ConfigError
 from streamtrace.core.sink import Sink
 from streamtrace.environment import variable
 from streamtrace.logs import WARNINGS
@@ -26,6 +26,7 @@ JSONL = "STREAMTRACE_JSONL"
 PROMETHEUS = "STREAMTRACE_PROMETHEUS"
 
 _OTLP_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_EXPORTERS = "OTEL_TRACES_EXPORTER"
 _LANGFUSE_KEYS = ("LANGFUSE_PUBLIC_KEY", "LANGFUSE_SECRET_KEY")
 _SWITCH = {"1": True, "true": True, "yes": True, "on": True}
 _SWITCH |= {"0": False, "false": False, "no": False, "off": False}
@@ -38,10 +39,10 @@ def sinks_from_env(environ: Mapping[str, str] = os.environ) -> list[Sink]:
     """
     sinks: list[Sink] = []
     sdk_enabled = not _says(environ, "OTEL_SDK_DISABLED", "true")
-    endpoints = [name for name in _OTLP_ENDPOINTS if variable(environ, name)]
+    otlp = _asks_for_otlp(environ)
     keys = [name for name in _LANGFUSE_KEYS if variable(environ, name)]
-    if sdk_enabled and endpoints and not _says(environ, "OTEL_TRACES_EXPORTER", "none"):
-        sinks += _optional(OTelSink, endpoints[0])
+    if sdk_enabled and otlp:
+        sinks += _optional(OTelSink, otlp)
     if (
         sdk_enabled
         and len(keys) == len(_LANGFUSE_KEYS)
@@ -56,6 +57,15 @@ def sinks_from_env(environ: Mapping[str, str] = os.environ) -> list[Sink]:
     return sinks
 
 
+def _asks_for_otlp(environ: Mapping[str, str]) -> str | None:
+    """The variable that asks for the OpenTelemetry sink, if one does."""
+    exporters = variable(environ, _EXPORTERS)
+    if exporters:  # a list; what else is in it is not ours to do
+        names = [name.strip().lower() for name in exporters.split(",")]
+        return _EXPORTERS if "otlp" in names else None
+    return next((name for name in _OTLP_ENDPOINTS if variable(environ, name)), None)
+
+
 def _switch(environ: Mapping[str, str], name: str) -> bool:
     value = variable(environ, name)
     if value.lower() not in _SWITCH and value:
@@ -66,8 +76,8 @@ def _switch(environ: Mapping[str, str], name: str) -> bool:
 def _optional(make: Callable[[], Sink], name: str) -> list[Sink]:
     try:
         return [make()]
-    except MissingExtra as missing:
-        WARNINGS.warn(f"env.{name}", f"{name} is set, but {missing}")
+    except ConfigError as error:
+        WARNINGS.warn(f"env.{name}", f"{name} is set, but {error}; this sink is left out")
         return []
 
 

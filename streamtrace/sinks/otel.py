@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from streamtrace.core.errors import ConfigError, MissingExtra
 from streamtrace.core.sink import ContentMode
 from streamtrace.core.summary import RunSummary
+from streamtrace.environment import variable
 from streamtrace.sinks.queued import QueuedSink, QueueOptions
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ _EXPORTERS = {
     "http/protobuf": "opentelemetry.exporter.otlp.proto.http.trace_exporter",
     "grpc": "opentelemetry.exporter.otlp.proto.grpc.trace_exporter",
 }
+_GRPC = "opentelemetry-exporter-otlp-proto-grpc"  # not in the extra: few need it, and it is big
 
 
 class OTelSink(QueuedSink):
@@ -81,7 +83,7 @@ class OTelSink(QueuedSink):
         provider, exporter = self._given_provider, self._given_exporter
         if provider is None:
             app_provider = self._otel.app_provider()
-            if exporter is None and (app_provider is None or _environ(_ENDPOINTS)):
+            if exporter is None and (app_provider is None or _has_endpoint()):
                 assert self._make_exporter is not None
                 exporter = self._make_exporter()
             provider = (
@@ -100,10 +102,16 @@ class OTelSink(QueuedSink):
 
 def _otlp_exporter() -> Any:
     """The exporter class that the standard variables ask for."""
-    protocol = _environ(_PROTOCOLS) or "http/protobuf"
+    name = next((name for name in _PROTOCOLS if variable(os.environ, name)), None)
+    protocol = "http/protobuf" if name is None else variable(os.environ, name).lower()
     if protocol not in _EXPORTERS:
-        raise ConfigError(f"{_PROTOCOLS[1]} is {protocol!r}, accepted are {sorted(_EXPORTERS)}")
-    return _load(_EXPORTERS[protocol]).OTLPSpanExporter
+        raise ConfigError(f"{name} is {protocol!r}, accepted are {sorted(_EXPORTERS)}")
+    try:
+        return _load(_EXPORTERS[protocol]).OTLPSpanExporter
+    except MissingExtra as error:
+        if protocol != "grpc":
+            raise
+        raise ConfigError(f"{name} is grpc, which needs: pip install {_GRPC}") from error
 
 
 def _load(module: str) -> Any:
@@ -113,5 +121,5 @@ def _load(module: str) -> Any:
         raise MissingExtra(error.name or module, "otel") from error
 
 
-def _environ(variables: tuple[str, ...]) -> str | None:
-    return next((value for name in variables if (value := os.environ.get(name))), None)
+def _has_endpoint() -> bool:
+    return any(variable(os.environ, name) for name in _ENDPOINTS)

@@ -3,14 +3,16 @@
 Rules that hold here:
 
 * `end` never waits: it appends to a queue bounded in runs and bytes, or drops and counts.
-* One worker thread per sink and process, made at the first record, never at import or construction;
+* One worker thread per sink and process, made at the first stream, never at import or construction;
   a forked child starts its own and does not export what the parent had queued.
+* Where the system gives no thread (Python 3.12 gives none while the interpreter exits), whoever
+  flushes or closes does the work of the worker.
 * Whole runs are queued, exported and dropped, so no trace loses its parent:
   accepted == exported + sum(dropped) + queued, whenever `stats` is asked.
-* No call waits longer than it was told to, even if the exporter hangs for ever.
+* No call waits longer than it was told to, even if the exporter hangs for ever; but where there is
+  no worker, the one export that was begun is waited for.
 
-Reasons for drops: `queue_full`, `export_error`, `shutdown`, `no_thread` (the system gave none), and
-what an `export` returns.
+Reasons for drops: `queue_full`, `export_error`, `shutdown`, and what an `export` returns.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import threading
 import time
 import weakref
 from collections import deque
+from collections.abc import Mapping
 from typing import TypedDict
 
 from streamtrace.core.errors import ConfigError
@@ -50,7 +53,7 @@ class QueuedSink(Sink):
     """Base of sinks with network or disk behind them: subclass it and define `export`.
 
     `interval_s` is how long a record may wait for its batch to fill. `open`, `export` and `release`
-    are called on the worker thread only, so what they share needs no lock.
+    are called by the worker only, so what they share needs no lock.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class QueuedSink(Sink):
         """The state of a new sink, and of one that wakes up in a forked child."""
         self._changed = threading.Condition()  # a fork may leave the old one locked
         self._worker: threading.Thread | None = None
+        self._is_open = False  # known to the worker only
         self._queue: deque[tuple[RunSummary, int]] = deque()
         self._unsettled_bytes = 0  # queued or in the exporter's hands
         self._queued = self._settled = 0  # runs that entered the queue; of these: exported, dropped
@@ -92,10 +96,11 @@ class QueuedSink(Sink):
         After an exception the batch counts as `export_error`, and the next batch tries again.
         """
 
-    def export(self, batch: list[RunSummary]) -> dict[str, int]:
-        """Write the batch; may block. Returns what was dropped, by reason; the rest is exported.
+    def export(self, batch: list[RunSummary]) -> dict[str, int] | None:
+        """Write the batch; may block. An exception drops all of it, with reason `export_error`.
 
-        An exception drops the batch with reason `export_error`.
+        Returns how many runs were dropped, by reason; the others count as exported. `None` or an
+        empty dict: none was. More drops than the batch has runs do not count.
         """
         raise NotImplementedError
 
@@ -103,6 +108,12 @@ class QueuedSink(Sink):
         """Give back what `open` took. Once, when the sink was closed."""
 
     # --- what the pipeline calls ---------------------------------------------------------------
+
+    def start(self, info: StreamInfo) -> None:
+        """See that there is a worker: when the stream ends it may be too late for a thread."""
+        with self._changed:
+            if not self._closed:
+                self._has_worker()
 
     def end(self, info: StreamInfo, summary: RunSummary) -> None:
         """Queue the run, or drop it and count why."""
@@ -114,7 +125,7 @@ class QueuedSink(Sink):
                 self._queue.append((summary, size))
                 self._queued += 1
                 self._unsettled_bytes += size
-                if len(self._queue) in (1, self._batch_runs):
+                if self._has_worker() and len(self._queue) in (1, self._batch_runs):
                     self._changed.notify_all()
             else:
                 self._drop(reason)
@@ -122,7 +133,7 @@ class QueuedSink(Sink):
             WARNINGS.warn(f"{self.name}.{reason}", f"sink {self.name}: a run was dropped: {reason}")
 
     def _refusal(self, size: int) -> str | None:
-        """Why a run of this size cannot be queued now; starts the worker where it can."""
+        """Why a run of this size cannot be queued now."""
         if self._closed:
             return "shutdown"
         if (
@@ -130,16 +141,20 @@ class QueuedSink(Sink):
             or self._unsettled_bytes + size > self._max_bytes
         ):
             return "queue_full"
+        return None
+
+    def _has_worker(self) -> bool:
+        """Whether there is one; starts it where it can."""
         if self._worker is None:
             worker = threading.Thread(
                 target=self._work, name=f"streamtrace-{self.name}", daemon=True
             )
             try:
                 worker.start()
-            except RuntimeError:  # out of threads, or the interpreter is shutting down
-                return "no_thread"
+            except RuntimeError:  # out of threads, or the interpreter exits
+                return False
             self._worker = worker
-        return None
+        return True
 
     def stats(self) -> SinkStats:
         """Where the records are, at one instant."""
@@ -153,20 +168,30 @@ class QueuedSink(Sink):
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until all runs accepted so far are settled; `False` if not so by `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
         with self._changed:
             queued = self._queued
             self._flushing += 1
             self._changed.notify_all()
-            try:
-                return self._changed.wait_for(lambda: self._settled >= queued, timeout_s)
-            finally:
+            is_worker = bool(self._queue) and not self._has_worker()
+            if is_worker:
+                self._worker = threading.current_thread()
+        try:
+            if is_worker:
+                self._work_here(deadline)
+            with self._changed:
+                return self._changed.wait_for(
+                    lambda: self._settled >= queued, deadline - time.monotonic()
+                )
+        finally:
+            with self._changed:
                 self._flushing -= 1
 
     def close(self, timeout_s: float) -> None:
         """Flush within `timeout_s`; what is left then counts as dropped with reason `shutdown`."""
         deadline = time.monotonic() + timeout_s
         with self._changed:
-            self._closed = True
+            was_closed, self._closed = self._closed, True
         self.flush(timeout_s)
         with self._changed:
             left = self._queued - self._settled
@@ -183,37 +208,54 @@ class QueuedSink(Sink):
             )
         if worker is not None:  # it ends by itself; a hanging exporter is left to its daemon thread
             worker.join(max(0.0, deadline - time.monotonic()))
+        elif not was_closed:
+            self._give_back()
 
     # --- the worker ----------------------------------------------------------------------------
 
     def _work(self) -> None:
-        opened = False
-        while True:
-            taken = self._take()
-            if not taken:
-                break
-            batch = [summary for summary, _ in taken]
-            try:
-                if not opened:
-                    self.open()
-                    opened = True
-                dropped = dict(self.export(batch))
-            except BaseException as error:  # the exporter is not ours, and the thread must live
-                dropped = {"export_error": len(batch)}
-                self._warn_export(len(batch), type(error).__name__)
-            else:
-                if failed := dropped.get("export_error"):
-                    self._warn_export(failed, "an error of the exporter")
-            self._settle(taken, dropped)
-            del taken, batch  # not held while waiting for the next
-        if opened:
-            try:
-                self.release()
-            except BaseException as error:
-                WARNINGS.warn(
-                    f"{self.name}.release",
-                    f"sink {self.name}: closing failed with {type(error).__name__}",
-                )
+        while taken := self._take():
+            self._settle(taken, self._export_batch([summary for summary, _ in taken]))
+            del taken  # not held while waiting for the next
+        self._give_back()
+
+    def _work_here(self, deadline: float) -> None:
+        """Be the worker on this thread, until nothing is queued or the time is over."""
+        while self._queue and time.monotonic() < deadline and (taken := self._take()):
+            self._settle(taken, self._export_batch([summary for summary, _ in taken]))
+        with self._changed:
+            is_over = self._is_over(threading.current_thread())
+            if not is_over:
+                self._worker = None
+        if is_over:
+            self._give_back()
+
+    def _export_batch(self, batch: list[RunSummary]) -> dict[str, int]:
+        """What was dropped of the batch, by reason."""
+        try:
+            if not self._is_open:
+                self.open()
+                self._is_open = True
+            told = self.export(batch)
+            dropped = {} if told is None else _at_most(len(batch), told)
+        except BaseException as error:  # the exporter is not ours, and the thread must live
+            self._warn_export(len(batch), type(error).__name__)
+            return {"export_error": len(batch)}
+        if failed := dropped.get("export_error"):
+            self._warn_export(failed, "an error of the exporter")
+        return dropped
+
+    def _give_back(self) -> None:
+        if not self._is_open:
+            return
+        self._is_open = False
+        try:
+            self.release()
+        except BaseException as error:
+            WARNINGS.warn(
+                f"{self.name}.release",
+                f"sink {self.name}: closing failed with {type(error).__name__}",
+            )
 
     def _take(self) -> list[tuple[RunSummary, int]]:
         """The next batch, when it is full or has waited; empty when the sink is closed."""
@@ -256,6 +298,15 @@ class QueuedSink(Sink):
             f"{self.name}.export",
             f"sink {self.name}: {runs} runs dropped, export failed with {why}",
         )
+
+
+def _at_most(runs: int, dropped: Mapping[str, int]) -> dict[str, int]:
+    """The drops, of so many runs in all: the counts add up whatever an export returns."""
+    counted = {}
+    for reason, said in dropped.items():
+        counted[reason] = max(0, min(int(said), runs))
+        runs -= counted[reason]
+    return counted
 
 
 def record_bytes(summary: RunSummary) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from streamtrace import ConfigError, Sink, TextDelta
+from streamtrace.core.events import Event
 from streamtrace.core.outcome import StreamEnd
 from streamtrace.core.run import RunMachine
 from streamtrace.core.sink import StreamInfo
@@ -25,15 +27,18 @@ class Broken(Sink):
     name = "broken"
     heard = 0
 
+    def __init__(self, error: type[BaseException] = RuntimeError) -> None:
+        self.error = error
+
     def start(self, info: Any) -> None:
-        raise RuntimeError
+        raise self.error
 
     def event(self, info: Any, event: Any, at_ns: int) -> None:
         self.heard += 1
-        raise RuntimeError
+        raise self.error
 
     def end(self, info: Any, summary: Any) -> None:
-        raise RuntimeError
+        raise self.error
 
 
 def run_of(fanout: Fanout, route: str = "/chat") -> RunSummary:
@@ -50,8 +55,11 @@ def run_of(fanout: Fanout, route: str = "/chat") -> RunSummary:
     return summary
 
 
-def test_a_broken_sink_costs_the_others_nothing_and_is_counted() -> None:
-    broken, good = Broken(), RecordingSink()
+@pytest.mark.parametrize("error", [RuntimeError, asyncio.CancelledError, GeneratorExit])
+def test_a_broken_sink_costs_the_others_nothing_and_is_counted(
+    error: type[BaseException],
+) -> None:
+    broken, good = Broken(error), RecordingSink()
     fanout = Fanout([broken, good], "full", None)
     run_of(fanout)
     assert len(good.runs) == 1
@@ -61,6 +69,63 @@ def test_a_broken_sink_costs_the_others_nothing_and_is_counted() -> None:
     assert stats["broken"].dropped == {"sink_error": 1}
     assert stats["broken"].accepted == 1
     assert stats["recording"].exported == 1
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_what_ends_the_process_goes_on_to_end_it(error: type[BaseException]) -> None:
+    with pytest.raises(error):
+        Fanout([Broken(error)], "full", None).start(INFO)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, asyncio.CancelledError])
+def test_a_sink_that_cannot_tell_its_stats_does_not_hide_those_of_others(
+    error: type[BaseException],
+) -> None:
+    class Silent(Sink):
+        name = "silent"
+
+        def stats(self) -> Any:
+            raise error
+
+    fanout = Fanout([Silent(), RecordingSink()], "full", None)
+    run_of(fanout)
+    stats = fanout.stats()
+    assert list(stats) == ["silent", "recording"]
+    assert stats["recording"].exported == 1
+
+
+def test_runs_are_counted_for_a_sink_that_only_takes_them() -> None:
+    class Prints(Sink):
+        name = "prints"
+        fails = False
+
+        def end(self, info: Any, summary: Any) -> None:
+            if self.fails:
+                raise OSError
+
+    sink = Prints()
+    fanout = Fanout([sink], "off", None)
+    run_of(fanout)
+    run_of(fanout)
+    sink.fails = True
+    run_of(fanout)
+    stats = fanout.stats()["prints"]
+    assert (stats.accepted, stats.exported, stats.queued) == (3, 2, 0)
+    assert stats.dropped == {"sink_error": 1}
+
+
+class Thought(Event, frozen=True, kw_only=True):
+    """An event of somebody's own dialect."""
+
+    words: str
+
+
+@pytest.mark.parametrize("mode", ["off", "hash"])
+def test_events_of_an_unknown_type_do_not_carry_content_past_the_gate(mode: Any) -> None:
+    sink = RecordingSink(content=mode)
+    fanout = Fanout([sink], None, None)
+    fanout.listener(INFO, fanout.modes("/chat"))(Thought(words="the secret"), 1)
+    assert "secret" not in repr(sink.events)
 
 
 def test_each_sink_sees_what_it_may() -> None:

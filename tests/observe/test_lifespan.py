@@ -51,6 +51,20 @@ async def test_sinks_are_flushed_before_shutdown_is_complete() -> None:
     ]
 
 
+async def test_sinks_are_flushed_before_a_shutdown_that_failed_is_reported() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.failed", "message": "the database is gone"})
+
+    assert await serve(app, []) == [
+        "lifespan.startup.complete",
+        "flush",
+        "lifespan.shutdown.failed",
+    ]
+
+
 async def test_an_app_without_lifespan_gets_a_stand_in_that_flushes() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         assert scope["type"] == "http"

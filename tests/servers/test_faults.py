@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,3 +72,31 @@ def test_with_healthy_backends_every_run_arrives(tmp_path: Path) -> None:
         roots = [span for span in receiver.spans if span["name"] == "invoke_agent"]
         assert len({span["trace_id"] for span in roots}) == RUNS
         assert len(roots) == 2 * RUNS
+
+
+FLUSH_S = 6.0
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [("hypercorn", signal.SIGTERM), ("uvicorn-httptools-uvloop", signal.SIGINT)],
+)
+def test_the_limit_holds_for_the_end_as_a_whole_where_exit_handlers_run_too(
+    name: str, how: signal.Signals, tmp_path: Path
+) -> None:
+    """Stopped like this, a server ends its lifespan and then exits: the sinks are asked twice."""
+    with OtlpReceiver() as receiver:
+        receiver.hang()
+        env = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
+            "OTEL_EXPORTER_OTLP_TIMEOUT": "60",
+            "FLUSH_TIMEOUT_S": str(FLUSH_S),
+        }
+        here = Path(__file__).parent
+        with serving(name, "faults_app:app", here, tmp_path / "log", env) as server:
+            assert get(server.port, "/chat").body == BODY
+            receiver.wait_for_requests(1)
+            server.process.send_signal(how)
+            server.process.wait(1.5 * FLUSH_S)
+            assert "1 runs not exported at exit" in server.log_text()
+        receiver.release()

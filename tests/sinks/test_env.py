@@ -15,6 +15,7 @@ from streamtrace.core.errors import ConfigError
 from streamtrace.core.sink import ContentMode
 from streamtrace.environment import content_from_env
 from streamtrace.observe.fanout import Fanout
+from streamtrace.sinks import env
 from streamtrace.sinks.env import sinks_from_env
 from streamtrace.testing import RecordingSink
 
@@ -51,7 +52,11 @@ def made(monkeypatch: pytest.MonkeyPatch, **variables: str) -> dict[str, Content
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": ""}, []),
         ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://127.0.0.1:1"}, []),
         ({**OTLP, "OTEL_TRACES_EXPORTER": "none"}, []),
-        ({**OTLP, "OTEL_TRACES_EXPORTER": "otlp"}, ["otel"]),
+        ({**OTLP, "OTEL_TRACES_EXPORTER": " OTLP "}, ["otel"]),
+        ({**OTLP, "OTEL_TRACES_EXPORTER": "console"}, []),
+        ({**OTLP, "OTEL_TRACES_EXPORTER": "console, otlp"}, ["otel"]),
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, ["otel"]),
+        ({**OTLP, "OTEL_EXPORTER_OTLP_PROTOCOL": " HTTP/Protobuf "}, ["otel"]),
         ({**OTLP, "OTEL_SDK_DISABLED": "TRUE"}, []),
         ({**OTLP, "OTEL_SDK_DISABLED": "false"}, ["otel"]),
         (LANGFUSE, ["langfuse"]),
@@ -91,6 +96,25 @@ def test_json_lines_go_to_the_path_that_is_given(
 def test_a_switch_that_is_neither_on_nor_off_is_an_error() -> None:
     with pytest.raises(ConfigError, match=r"STREAMTRACE_PROMETHEUS is 'maybe'; accepted are 1, t"):
         sinks_from_env({"STREAMTRACE_PROMETHEUS": "maybe"})
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {**OTLP, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"},
+        {**OTLP, "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "carrier-pigeon"},
+        {**LANGFUSE, "LANGFUSE_BASE_URL": "cloud.langfuse.com"},
+        {**LANGFUSE, "LANGFUSE_TRACING_ENVIRONMENT": "My Production"},
+    ],
+)
+def test_values_of_others_that_are_not_known_leave_out_one_sink_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, variables: dict[str, str]
+) -> None:
+    monkeypatch.setattr(env, "WARNINGS", type(env.WARNINGS)())
+    assert list(made(monkeypatch, **variables, STREAMTRACE_JSONL="-")) == ["jsonl"]
+    assert list(variables)[-1] in caplog.text
+    assert "this sink is left out" in caplog.text
+    assert "sk-lf-1" not in caplog.text
 
 
 WITHOUT_THE_EXTRA = """

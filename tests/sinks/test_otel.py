@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import subprocess
 import sys
@@ -37,7 +38,7 @@ from support.summaries import (
 )
 
 from streamtrace.core import names
-from streamtrace.core.errors import ConfigError, MissingExtra
+from streamtrace.core.errors import ConfigError
 from streamtrace.core.sink import SinkStats
 from streamtrace.core.spans import project
 from streamtrace.core.summary import RunSummary
@@ -193,12 +194,13 @@ def test_the_context_of_the_worker_is_neither_parent_nor_seen_by_the_apps_proces
     sink.open()
     token = context.attach(context.set_value("user", "of another request"))
     with TracerProvider(shutdown_on_exit=False).get_tracer("app").start_as_current_span("app"):
-        assert sink.export([minimal_run(trace=None)]) == {}
+        assert sink.export([completed_run(trace=None)]) == {}
     context.detach(token)
 
-    [root] = memory.get_finished_spans()
+    *children, root = memory.get_finished_spans()
     assert root.parent is None
-    assert seen == [None]
+    assert len(children) == 3
+    assert seen == [None] * 4
 
 
 def test_the_random_flag_is_claimed_only_for_ids_that_were_made_here():
@@ -493,10 +495,26 @@ def test_an_unknown_protocol_is_refused_at_construction(monkeypatch):
     find_spec("opentelemetry.exporter.otlp.proto.grpc") is not None, reason="it is installed"
 )
 def test_a_missing_exporter_is_named_at_construction(monkeypatch):
-    """gRPC is asked for and its exporter is not installed."""
+    """gRPC is asked for and its exporter, which is in no extra, is not installed."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
-    with pytest.raises(MissingExtra, match="grpc"):
+    with pytest.raises(ConfigError, match="pip install opentelemetry-exporter-otlp-proto-grpc"):
         OTelSink()
+
+
+@pytest.mark.parametrize("said", ["HTTP/PROTOBUF", " http/protobuf ", ""])
+def test_a_protocol_is_read_as_others_read_it(said, monkeypatch):
+    """Spaces around it and the case of its letters mean nothing."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", said)
+    OTelSink().close(0)
+
+
+def test_a_provider_of_ours_leaves_nothing_for_the_exit(monkeypatch):
+    """Sinks are closed at exit, within a limit; a provider would shut down on its own, without."""
+    left: list[object] = []
+    monkeypatch.setattr(atexit, "register", left.append)
+    sink = OTelSink(exporter=InMemorySpanExporter())
+    sink.open()
+    assert left == []
 
 
 def test_without_opentelemetry_the_module_imports_and_construction_names_the_extra():

@@ -115,6 +115,42 @@ def test_totals_are_exact_over_all_workers_also_when_one_is_killed(workers: list
             assert after[name] == before[name], name
 
 
+def test_the_streams_of_a_killed_worker_are_no_longer_active_though_nobody_told(
+    workers: list[Worker],
+) -> None:
+    for number, worker in enumerate(workers, 1):
+        worker.tell("run 2")
+        worker.tell(f"start {number}")
+    workers[3].kill()
+    samples = workers[0].scrape()
+    assert total(samples, "streamtrace_streams_active") == 6
+    assert total(samples, "streamtrace_streams_total") == 8
+
+
+ONLY_SHOWS = f"""
+import sys
+sys.path[:0] = [{str(TESTS)!r}, {str(TESTS.parent)!r}]
+import asyncio
+from streamtrace.sinks.prometheus import metrics_app
+from streamtrace.testing import ask
+print(asyncio.run(ask(metrics_app(), "/metrics", method="GET")).body.decode())
+"""
+
+
+def test_a_process_without_gauges_judges_nobody(worker: Worker, tmp_path: Path) -> None:
+    """In another container the ids of processes are others: all workers would seem gone."""
+    worker.tell("start 3")
+    worker.kill()
+    shown = subprocess.run(
+        [sys.executable, "-c", ONLY_SHOWS],
+        env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert total(parse(shown.stdout), "streamtrace_streams_active") == 3
+
+
 def test_histograms_add_up_over_workers_and_no_sample_names_a_process(
     workers: list[Worker],
 ) -> None:

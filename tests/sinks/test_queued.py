@@ -12,6 +12,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -356,22 +357,103 @@ def test_a_failing_open_drops_the_batch_and_is_tried_again():
     assert sink.calls == ["open", "open", "open", "export", "export", "release"]
 
 
-def test_when_no_thread_can_be_had_the_run_is_dropped_and_the_next_one_tries_again(
-    sink, monkeypatch
-):
-    """As at the interpreter's shutdown: `end` neither raises nor leaves a run that nobody takes."""
+@pytest.fixture
+def no_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """As while the interpreter exits."""
 
     def no_more(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    sink.take_all()
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", no_more)
-        tell(sink)
-    assert sink.stats() == SinkStats(accepted=1, dropped={"no_thread": 1})
+        yield patch
+
+
+def test_when_no_thread_can_be_had_the_run_is_kept_and_the_next_one_tries_again(sink, no_threads):
+    """`end` neither raises nor drops what a worker can still take."""
+    sink.take_all()
+    tell(sink)
+    assert sink.stats() == SinkStats(accepted=1, queued=1)
+    no_threads.undo()
     tell(sink)
     assert sink.flush(WAIT_S)
-    assert sink.stats() == SinkStats(accepted=2, exported=1, dropped={"no_thread": 1})
+    assert sink.stats() == SinkStats(accepted=2, exported=2)
+
+
+def test_without_a_thread_whoever_closes_does_the_work_of_the_worker(no_threads):
+    """Opened, exported in batches, released, on the thread that asked."""
+    sink = Steered(batch_runs=2)
+    for verdict in ({}, OSError("x"), {}):
+        sink.verdicts.put(verdict)
+    tell(sink, *(minimal_run() for _ in range(5)))
+    sink.close(WAIT_S)
+    sink.close(WAIT_S)
+
+    assert sink.stats() == SinkStats(accepted=5, exported=3, dropped={"export_error": 2})
+    assert sink.calls == ["open", "export", "export", "export", "release"]
+    assert sink.threads == {threading.get_ident()}
+
+
+def test_without_a_thread_a_flush_leaves_the_sink_open_for_more(sink, no_threads):
+    """The next worker, on whatever thread, goes on with what was opened."""
+    sink.take_all()
+    for _ in range(2):
+        tell(sink)
+        assert sink.flush(WAIT_S)
+    no_threads.undo()
+    tell(sink)
+    sink.close(WAIT_S)
+
+    assert sink.stats() == SinkStats(accepted=3, exported=3)
+    assert sink.calls == ["open", "export", "export", "export", "release"]
+
+
+def test_without_a_thread_no_export_begins_after_the_time_is_over(no_threads):
+    """What is left is counted as dropped."""
+    sink = Steered(batch_runs=1)
+    now = 0.0
+
+    def export(batch: list[RunSummary]) -> None:
+        nonlocal now
+        now += 1.0
+
+    no_threads.setattr(sink, "export", export)
+    no_threads.setattr(queued, "time", SimpleNamespace(monotonic=lambda: now))
+    tell(sink, *(minimal_run() for _ in range(5)))
+    sink.close(1.5)
+
+    assert sink.stats() == SinkStats(accepted=5, exported=2, dropped={"shutdown": 3})
+
+
+def test_the_worker_is_there_from_the_start_of_a_stream(sink, no_threads):
+    """So what is open when the interpreter exits finds one, where none can be started any more."""
+    no_threads.undo()
+    sink.start(stream_info(minimal_run()))
+    no_threads.setattr(threading.Thread, "start", None)
+    sink.take_all()
+    tell(sink)
+    assert sink.flush(WAIT_S)
+    assert threading.get_ident() not in sink.threads
+
+
+@pytest.mark.parametrize(
+    ("returned", "dropped"),
+    [
+        (None, {}),
+        ({"unsampled": 3}, {"unsampled": 2}),
+        ({"unsampled": 1, "export_error": 9}, {"unsampled": 1, "export_error": 1}),
+        ({"unsampled": -4}, {"unsampled": 0}),
+    ],
+)
+def test_whatever_an_export_returns_the_counts_add_up(returned, dropped):
+    """`None` drops nothing, and no more is dropped than was there."""
+    sink = Steered(batch_runs=2, interval_s=3_600)
+    sink.verdicts.put(returned)
+    tell(sink, minimal_run(), minimal_run())
+    assert sink.flush(WAIT_S)
+    exported = 2 - sum(dropped.values())
+    assert sink.stats() == SinkStats(accepted=2, exported=exported, dropped=dropped)
+    sink.close(WAIT_S)
 
 
 def test_exported_runs_are_not_held():

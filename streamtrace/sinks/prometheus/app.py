@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import re
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamtrace.logs import WARNINGS
@@ -17,6 +21,7 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 _PATHS = ("", "/", "/metrics", "/metrics/")
+_LIVE_GAUGES = re.compile(r"gauge_live[a-z]*_(\d{1,9})\.db")
 _TEXT = "text/plain; charset=utf-8"
 
 
@@ -25,6 +30,9 @@ def metrics_app(registry: CollectorRegistry | None = None) -> MetricsApp:
 
     Mount it at any path, or serve it as an app of its own. It speaks the text format, and
     OpenMetrics (which has the exemplars) to those who accept it.
+
+    Under several processes `registry` is not asked: the client library keeps the values of all
+    registries in the files of one directory, and all of them are shown.
     """
     return MetricsApp(registry)
 
@@ -32,10 +40,14 @@ def metrics_app(registry: CollectorRegistry | None = None) -> MetricsApp:
 def mark_process_dead(pid: int) -> None:
     """Forget the gauges of a worker process that is gone; its counters stay.
 
+    A worker that serves the metrics sees by itself which others are gone; say it where a process
+    serves them that keeps none itself.
+
     For gunicorn: `def child_exit(server, worker): mark_process_dead(worker.pid)`.
     """
     if is_multiprocess():
-        client(".multiprocess").mark_process_dead(pid)
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            client(".multiprocess").mark_process_dead(pid)
 
 
 class MetricsApp:
@@ -79,6 +91,7 @@ class MetricsApp:
     def _render(self, accept: str) -> tuple[str, bytes]:
         registry = self._registry
         if is_multiprocess():
+            _forget_the_dead()
             registry = client().CollectorRegistry()
             client(".multiprocess").MultiProcessCollector(registry)
         choose = client(".exposition").choose_encoder
@@ -87,3 +100,27 @@ class MetricsApp:
         except (TypeError, ValueError):  # a version that is no number
             encode, content_type = choose("")
         return content_type, encode(registry)
+
+
+def _forget_the_dead() -> None:
+    """A worker that was killed says nothing, and nobody may have told of it.
+
+    Only where this process has gauges itself: else the names may be no process ids, or those of
+    another container.
+    """
+    files = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).iterdir()
+    pids = {int(found[1]) for file in files if (found := _LIVE_GAUGES.fullmatch(file.name))}
+    if os.name == "posix" and os.getpid() in pids:
+        for pid in pids:
+            if not _is_alive(pid):
+                mark_process_dead(pid)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is somebody else's
+        return True
+    return True

@@ -36,6 +36,9 @@ class PrometheusSink(Sink):
 
     `buckets` gives other bucket edges by metric name. `max_label_values` bounds the values of the
     labels that streams can choose (model, tool and the like); later ones become `other`.
+
+    Under several processes (`PROMETHEUS_MULTIPROC_DIR`) `registry` is ignored: the client library
+    keeps one directory for all registries of a process, so there is one set of metrics.
     """
 
     name = "prometheus"

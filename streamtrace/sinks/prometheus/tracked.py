@@ -44,7 +44,9 @@ class Tracked:
             sink = self.sink()
             try:
                 now = SinkStats() if sink is None else sink.totals()
-            except Exception as error:  # the sink is not ours
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # the sink is not ours
                 WARNINGS.warn(
                     "prometheus.stats", f"sink {self._label}: stats raised {type(error).__name__}"
                 )
