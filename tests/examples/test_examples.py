@@ -153,4 +153,5 @@ def test_a_sink_that_posts_what_did_not_end_well(tmp_path):
         httpx2.get(f"{command.url()}/chat", timeout=30)
         [request] = webhook.wait_for_requests(1)
     [run] = json.loads(request.body)
-    assert (run["status"], run["error"]) == ("error", {"type": "overloaded", "message": None})
+    assert run["status"] == "error"
+    assert (run["error"]["type"], run["error"]["message"]) == ("overloaded", None)
