@@ -1,4 +1,4 @@
-"""Whatever a dialect, a price, a sink or we ourselves get wrong: one record, the stream untouched."""
+"""Whatever a dialect, a price, a sink or we ourselves get wrong: one record, same stream."""
 
 from __future__ import annotations
 
