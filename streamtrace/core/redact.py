@@ -100,4 +100,8 @@ def without_content(event: ev.Event) -> ev.Event:
         event = msgspec.structs.replace(event, name=word(event.name))
     elif isinstance(event, ev.RunFailed) and event.type is not None:
         event = msgspec.structs.replace(event, type=word(event.type))
+    elif isinstance(event, ev.GenerationFinished):
+        event = msgspec.structs.replace(
+            event, finish_reasons=tuple(map(word, event.finish_reasons))
+        )
     return event

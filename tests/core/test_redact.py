@@ -118,6 +118,8 @@ def test_events_of_ones_own_pass_by_name_only() -> None:
 def test_words_of_the_wire_are_words_or_none() -> None:
     assert without_content(ev.RunFailed(type=SECRET)) == ev.RunFailed(type="other")
     assert without_content(ev.Custom(name=SECRET, value=1)) == ev.Custom(name="other")
+    finished = ev.GenerationFinished(finish_reasons=("stop", SECRET))
+    assert without_content(finished) == ev.GenerationFinished(finish_reasons=("stop", "other"))
     assert without_content(ev.RunFailed(type="rate_limit")) == ev.RunFailed(type="rate_limit")
 
 
