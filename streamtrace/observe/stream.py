@@ -186,9 +186,7 @@ class Stream:
             return self._work(deadline_ns)
         except (KeyboardInterrupt, SystemExit):
             raise
-        except (
-            BaseException
-        ) as error:  # a fault of ours: it costs the record's detail, nothing else
+        except BaseException as error:  # a fault of ours costs the record's detail, nothing else
             WARNINGS.warn("stream", f"a stream's record is incomplete: {type(error).__name__}")
             self._broken = True
             return True
