@@ -12,7 +12,6 @@ Rules that hold here:
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -28,20 +27,16 @@ from opentelemetry.context import (
 )
 from opentelemetry.sdk.trace import Span, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.trace import (
-    INVALID_SPAN,
-    NonRecordingSpan,
-    SpanContext,
     SpanKind,
     Status,
     StatusCode,
-    TraceFlags,
     set_span_in_context,
 )
 
 from streamtrace.core.spans import SpanRecord, project
-from streamtrace.core.summary import RunSummary, TraceIds
+from streamtrace.core.summary import RunSummary
+from streamtrace.sinks.otel_ids import PromisedIds, parent_context, promised
 
 SCOPE = "streamtrace"
 MAX_SPANS_PER_EXPORT = 64
@@ -91,37 +86,9 @@ class SpanWriter:
         """Asked for each batch: a proxy gives a better one when the app has set its provider."""
         tracer: Any = self._provider.get_tracer(SCOPE, _VERSION)
         ids = getattr(tracer, "id_generator", None)  # the SDK's tracers have one
-        if ids is not None and not isinstance(ids, _PromisedIds):
-            tracer.id_generator = _PromisedIds(ids)
+        if ids is not None and not isinstance(ids, PromisedIds):
+            tracer.id_generator = PromisedIds(ids)
         return cast("trace.Tracer", tracer)
-
-
-class _Promise(threading.local):
-    """The ids of the root span that this thread is about to start."""
-
-    ids: TraceIds | None = None
-
-
-_PROMISE = _Promise()
-
-
-class _PromisedIds(IdGenerator):
-    """Hands out the promised ids, else those of `fallback`."""
-
-    def __init__(self, fallback: IdGenerator) -> None:
-        self._fallback = fallback
-
-    def generate_trace_id(self) -> int:
-        ids = _PROMISE.ids
-        return self._fallback.generate_trace_id() if ids is None else int(ids.trace_id, 16)
-
-    def generate_span_id(self) -> int:
-        ids = _PROMISE.ids
-        return self._fallback.generate_span_id() if ids is None else int(ids.span_id, 16)
-
-    def is_trace_id_random(self) -> bool:
-        """The W3C flag; who made a promised id is not known here."""
-        return _PROMISE.ids is None and self._fallback.is_trace_id_random()
 
 
 def app_provider() -> trace.TracerProvider | None:
@@ -139,11 +106,8 @@ def own_provider(like: trace.TracerProvider | None) -> TracerProvider:
 def _spans(tracer: trace.Tracer, run: RunSummary) -> list[trace.Span]:
     """The run's spans, ended, the root last; none if the sampler did not want the run."""
     root_record, *children = project(run)
-    _PROMISE.ids = run.trace
-    try:
-        root = _start(tracer, root_record, _parent(run.trace))
-    finally:
-        _PROMISE.ids = None
+    with promised(run.trace):
+        root = _start(tracer, root_record, parent_context(run.trace))
     spans: list[trace.Span] = []
     if _is_sampled(root):
         below_root = set_span_in_context(root, Context())
@@ -170,19 +134,6 @@ def _start(tracer: trace.Tracer, record: SpanRecord, context: Context) -> trace.
     if record.error is not None:
         span.set_status(Status(StatusCode.ERROR, record.error))
     return span
-
-
-def _parent(ids: TraceIds | None) -> Context:
-    if ids is None or ids.parent_span_id is None:
-        return set_span_in_context(INVALID_SPAN, Context())
-    flags = TraceFlags.DEFAULT if ids.sampled is False else TraceFlags.SAMPLED
-    parent = SpanContext(
-        int(ids.trace_id, 16),
-        int(ids.parent_span_id, 16),
-        is_remote=True,
-        trace_flags=TraceFlags(flags),
-    )
-    return set_span_in_context(NonRecordingSpan(parent), Context())
 
 
 def _is_sampled(span: trace.Span) -> bool:

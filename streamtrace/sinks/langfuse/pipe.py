@@ -38,16 +38,13 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import (
-    INVALID_SPAN,
-    NonRecordingSpan,
-    SpanContext,
-    TraceFlags,
     set_span_in_context,
 )
 from requests.structures import CaseInsensitiveDict
 
 from streamtrace.core.summary import TraceIds
 from streamtrace.sinks.langfuse.observations import Observation
+from streamtrace.sinks.otel_ids import PromisedIds, parent_context, promised
 
 TRACES_PATH = "/api/public/otel/v1/traces"
 SCOPE = "langfuse-sdk"
@@ -82,7 +79,6 @@ class Pipe:
         )
         # The exporter set these from OTEL_EXPORTER_OTLP_CERTIFICATE and _CLIENT_CERTIFICATE.
         self._session.verify, self._session.cert = True, None
-        self._ids = _Ids()
         self._processor = _Processor(
             public_key=public_key,
             secret_key=secret_key,
@@ -95,7 +91,7 @@ class Pipe:
         provider = TracerProvider(
             resource=Resource.create(),
             sampler=ALWAYS_ON,  # also below a caller that did not sample
-            id_generator=self._ids,
+            id_generator=PromisedIds(RandomIdGenerator()),
             span_limits=SpanLimits(*[SpanLimits.UNSET] * 8),  # half a JSON text is none
             shutdown_on_exit=False,
         )
@@ -112,13 +108,13 @@ class Pipe:
         first, *children = run
         ended: list[ReadableSpan] = []
         self._processor.ended = ended
-        self._ids.prepared = ids
-        try:
+        with promised(ids):
             root = self._tracer.start_span(
-                first.name, _above(ids), attributes=first.attributes, start_time=first.start_ns
+                first.name,
+                parent_context(ids),
+                attributes=first.attributes,
+                start_time=first.start_ns,
             )
-        finally:
-            self._ids.prepared = None
         below = set_span_in_context(root, Context())
         for one in children:
             span = self._tracer.start_span(
@@ -164,20 +160,6 @@ class _Processor(LangfuseSpanProcessor, _WithoutQueue):
     """The SDK's processor, whose `super()` finds the class above before its own base."""
 
 
-class _Ids(RandomIdGenerator):
-    """Gives the root span the ids that the run was promised."""
-
-    prepared: TraceIds | None = None
-
-    def generate_trace_id(self) -> int:
-        given = 0 if self.prepared is None else int(self.prepared.trace_id, 16)
-        return given or super().generate_trace_id()
-
-    def generate_span_id(self) -> int:
-        given = 0 if self.prepared is None else int(self.prepared.span_id, 16)
-        return given or super().generate_span_id()
-
-
 class _OnlyThese(requests.auth.AuthBase):
     """Has the last word on headers.
 
@@ -191,20 +173,3 @@ class _OnlyThese(requests.auth.AuthBase):
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         request.headers = CaseInsensitiveDict(self._headers)
         return request
-
-
-def _above(ids: TraceIds | None) -> Context:
-    """The span above the run, and nothing else of the request.
-
-    Any client can send baggage, and the SDK takes user, session and environment from it. Nor is the
-    context ever empty: the SDK would take the thread's instead.
-    """
-    if ids is None or ids.parent_span_id is None:
-        return set_span_in_context(INVALID_SPAN, Context())
-    parent = SpanContext(
-        int(ids.trace_id, 16),
-        int(ids.parent_span_id, 16),
-        is_remote=True,
-        trace_flags=TraceFlags(TraceFlags.SAMPLED if ids.sampled else TraceFlags.DEFAULT),
-    )
-    return set_span_in_context(NonRecordingSpan(parent), Context())

@@ -1,0 +1,83 @@
+"""The ids that a run was promised, for the sinks that write it as OpenTelemetry spans.
+
+Rules that hold here:
+
+* The root span gets the ids that the rest of the process already knows; all other spans get what
+  their provider makes.
+* Of the request only the span above the run is carried over, never its baggage, from which anybody
+  could choose a user or a session. The context is never empty: that would mean the thread's own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.trace import (
+    INVALID_SPAN,
+    NonRecordingSpan,
+    SpanContext,
+    TraceFlags,
+    set_span_in_context,
+)
+
+from streamtrace.core.summary import TraceIds
+
+
+class _Promise(threading.local):
+    """The ids of the root span that this thread is about to start."""
+
+    ids: TraceIds | None = None
+
+
+_PROMISE = _Promise()
+
+
+@contextmanager
+def promised(ids: TraceIds | None) -> Iterator[None]:
+    """The span that is started inside gets these ids, if its provider has `PromisedIds`."""
+    _PROMISE.ids = ids
+    try:
+        yield
+    finally:
+        _PROMISE.ids = None
+
+
+class PromisedIds(IdGenerator):
+    """Hands out the promised ids, else those of `fallback`."""
+
+    def __init__(self, fallback: IdGenerator) -> None:
+        self._fallback = fallback
+
+    def generate_trace_id(self) -> int:
+        """The promised trace id; 0 would be none."""
+        ids = _PROMISE.ids
+        given = 0 if ids is None else int(ids.trace_id, 16)
+        return given or self._fallback.generate_trace_id()
+
+    def generate_span_id(self) -> int:
+        """The promised span id; 0 would be none."""
+        ids = _PROMISE.ids
+        given = 0 if ids is None else int(ids.span_id, 16)
+        return given or self._fallback.generate_span_id()
+
+    def is_trace_id_random(self) -> bool:
+        """The W3C flag; who made a promised id is not known here."""
+        return _PROMISE.ids is None and self._fallback.is_trace_id_random()
+
+
+def parent_context(ids: TraceIds | None) -> Context:
+    """The span above the run, with the caller's decision to sample, and nothing else."""
+    if ids is None or ids.parent_span_id is None:
+        return set_span_in_context(INVALID_SPAN, Context())
+    flags = TraceFlags.DEFAULT if ids.sampled is False else TraceFlags.SAMPLED
+    parent = SpanContext(
+        int(ids.trace_id, 16),
+        int(ids.parent_span_id, 16),
+        is_remote=True,
+        trace_flags=TraceFlags(flags),
+    )
+    return set_span_in_context(NonRecordingSpan(parent), Context())
