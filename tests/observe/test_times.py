@@ -121,3 +121,26 @@ async def test_the_time_in_a_send_that_never_returned_counts() -> None:
             await Stuck().run(middleware)
     await middleware.drain()
     assert (sink.runs[0].send_stall_ns, sink.runs[0].longest_send_stall_ns) == (500, 500)
+
+
+async def test_a_jump_of_the_wall_clock_moves_no_duration() -> None:
+    sink = RecordingSink()
+    now_ns, wall_ns = 0, 2_000_000_000_000_000_000
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal now_ns, wall_ns
+        await send(start())
+        for data in (TOKENS[0], TOKENS[1], DONE, b""):
+            now_ns += 100
+            wall_ns -= 10**15
+            await send(body(data, more=bool(data)))
+
+    middleware = StreamTraceMiddleware(app, sinks=[sink])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("streamtrace.observe.middleware._clock", lambda: now_ns)
+        patch.setattr("time.time_ns", lambda: wall_ns)
+        await Server().run(middleware)
+    await middleware.drain()
+    [run] = sink.runs
+    assert run.started_at_ns == 2_000_000_000_000_000_000
+    assert (run.time_to_first_token_ns, run.longest_gap_ns, run.duration_ns) == (100, 100, 400)
