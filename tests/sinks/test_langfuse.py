@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,19 +56,6 @@ from streamtrace.sinks.langfuse.sink import RELEASES
 
 KEYS = {"public_key": "pk-lf-test", "secret_key": "sk-lf-test"}
 FLUSH_S = 30.0
-
-
-@pytest.fixture(autouse=True)
-def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in os.environ:
-        if variable.startswith(("LANGFUSE_", "OTEL_")) or variable in RELEASES:
-            monkeypatch.delenv(variable)
-
-
-@pytest.fixture
-def receiver() -> Iterator[OtlpReceiver]:
-    with OtlpReceiver() as running:
-        yield running
 
 
 def make(receiver: OtlpReceiver, **options: Any) -> LangfuseSink:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import base64
 import json
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,25 +37,11 @@ from streamtrace.sinks.langfuse import LangfuseSink
 from streamtrace.sinks.langfuse import observations as fields
 from streamtrace.sinks.langfuse.observations import observations
 from streamtrace.sinks.langfuse.pipe import Pipe
-from streamtrace.sinks.langfuse.sink import RELEASES
 
 PUBLIC_KEY = "pk-lf-shared"
 SECRET_KEY = "sk-lf-ours"
 FLUSH_S = 30.0
 IS_APP_ROOT = "langfuse.internal.is_app_root"
-
-
-@pytest.fixture(autouse=True)
-def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in os.environ:
-        if variable.startswith(("LANGFUSE_", "OTEL_")) or variable in RELEASES:
-            monkeypatch.delenv(variable)
-
-
-@pytest.fixture
-def receiver() -> Iterator[OtlpReceiver]:
-    with OtlpReceiver() as running:
-        yield running
 
 
 class App:

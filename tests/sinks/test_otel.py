@@ -56,12 +56,6 @@ def _no_otel_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def receiver() -> Iterator[OtlpReceiver]:
-    with OtlpReceiver() as one:
-        yield one
-
-
-@pytest.fixture
 def sinks() -> Iterator[list[OTelSink]]:
     """Sinks put here are closed at the end."""
     made: list[OTelSink] = []
