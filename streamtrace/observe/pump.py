@@ -6,6 +6,8 @@ Rules that hold here:
   and nothing at all while there is none.
 * It works at most SLICE_NS at a time, then lets everything else run; streams take turns.
 * It waits a little before it begins, so that it finds many chunks at once.
+* It runs in a context of its own: a request that happened to wake it is neither seen by the sinks
+  nor kept alive.
 * On a loop that is closed, or is not asyncio's, there is nobody to call back: the work is done at
   once (`InlinePump`), or by the next who comes by (`Pumps.sweep`).
 """
@@ -15,8 +17,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
+from contextvars import Context
 from typing import Protocol
 
 from streamtrace.observe.tap import Budget
@@ -48,50 +51,60 @@ class Pump:
         self.budget = budget
         self._loop = loop
         self._clock = clock
-        self._ready: deque[Worker] = deque()
+        self._context = Context()
+        self._ready: OrderedDict[Worker, None] = OrderedDict()  # each waits once
         self._armed = False
         self._soon = False
 
     def add(self, worker: Worker, *, soon: bool = False) -> None:
         """There is work; `soon` where nothing more is going to come."""
-        self._ready.append(worker)
+        self._ready[worker] = None
         if soon and not self._soon:
-            self._soon = self._call(lambda: self._loop.call_soon(self._tick))
+            self._soon = self._call_soon()
         elif not self._armed and not self._soon:
-            self._armed = self._call(lambda: self._loop.call_later(INTERVAL_S, self._tick))
+            self._armed = self._call_later(INTERVAL_S, self._tick) is not None
 
     def later(self, callback: Callable[[], None]) -> asyncio.TimerHandle | None:
         """Call back after LINGER_S; `None` where nobody can."""
-        try:
-            return self._loop.call_later(LINGER_S, callback)
-        except RuntimeError:
-            return None
+        return self._call_later(LINGER_S, callback)
 
     def drain(self) -> None:
         """Work off everything now, however long it takes."""
         while self._ready:
-            self._ready.popleft().work(_FOREVER)
+            _work_off(self._next())
 
     def _tick(self) -> None:
         self._armed = self._soon = False
         deadline_ns = self._clock() + SLICE_NS
         try:
             while self._ready:
-                worker = self._ready.popleft()
+                worker = self._next()
                 if worker.work(deadline_ns):
-                    self._ready.append(worker)
+                    self._ready[worker] = None
                 if self._clock() >= deadline_ns:
                     break
         finally:
             if self._ready:
-                self._soon = self._call(lambda: self._loop.call_soon(self._tick))
+                self._soon = self._call_soon()
 
-    def _call(self, arm: Callable[[], object]) -> bool:
+    def _next(self) -> Worker:
+        worker, _ = self._ready.popitem(last=False)
+        return worker
+
+    # Where the loop is closed, `Pumps.sweep` or `drain` will find the work.
+
+    def _call_soon(self) -> bool:
         try:
-            arm()
-        except RuntimeError:  # the loop is closed: `Pumps.sweep` or `drain` will find the work
+            self._loop.call_soon(self._tick, context=self._context)
+        except RuntimeError:
             return False
         return True
+
+    def _call_later(self, delay_s: float, do: Callable[[], None]) -> asyncio.TimerHandle | None:
+        try:
+            return self._loop.call_later(delay_s, do, context=self._context)
+        except RuntimeError:
+            return None
 
 
 class InlinePump:
@@ -102,7 +115,7 @@ class InlinePump:
 
     def add(self, worker: Worker, *, soon: bool = False) -> None:
         """Do the work now."""
-        worker.work(_FOREVER)
+        _work_off(worker)
 
     def later(self, callback: Callable[[], None]) -> None:
         """Nobody calls back here: the app's return ends its streams."""
@@ -138,3 +151,9 @@ class Pumps:
             pumps = [self._pumps.pop(loop) for loop in dead]
         for pump in pumps:
             pump.drain()
+
+
+def _work_off(worker: Worker) -> None:
+    """All of it. What is left after that, a fault left: the second call ends the stream."""
+    if worker.work(_FOREVER):
+        worker.work(_FOREVER)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from contextvars import Context, ContextVar
 from typing import Any
 
-from support.asgi import Server, body, http_scope, start, until
+from support.asgi import Server, body, http_scope, settle, start, until
 
-from streamtrace import StreamTraceMiddleware
+from streamtrace import StreamTraceMiddleware, annotate
 from streamtrace.observe.pump import SLICE_NS, InlinePump, Pump, Pumps
 from streamtrace.observe.tap import Budget
 from streamtrace.testing import RecordingSink
@@ -59,10 +60,11 @@ async def test_work_is_called_for_once_and_an_idle_pump_is_silent() -> None:
     calls: list[Any] = []
 
     class Loop:
-        def call_later(self, delay_s: float, callback: Any) -> None:
+        def call_later(self, delay_s: float, callback: Any, *, context: Context) -> object:
             calls.append(delay_s)
+            return object()
 
-        def call_soon(self, callback: Any) -> None:
+        def call_soon(self, callback: Any, *, context: Context) -> None:
             calls.append(0)
 
     clock: Clock = Clock()
@@ -76,6 +78,67 @@ async def test_work_is_called_for_once_and_an_idle_pump_is_silent() -> None:
     assert calls[1:] == [0]
     pump._tick()
     assert calls[2:] == []
+
+
+async def test_a_worker_that_asks_twice_is_called_once() -> None:
+    pump = Pump(asyncio.get_running_loop(), Budget())
+
+    class Counting:
+        calls = 0
+
+        def work(self, deadline_ns: int) -> bool:
+            self.calls += 1
+            return False
+
+    worker = Counting()
+    pump.add(worker)
+    pump.add(worker, soon=True)
+    await until(lambda: worker.calls > 0)
+    pump.drain()
+    assert worker.calls == 1
+
+
+async def test_what_a_fault_left_is_called_again_where_no_tick_will_come() -> None:
+    class Faulty:
+        calls = 0
+
+        def work(self, deadline_ns: int) -> bool:
+            self.calls += 1
+            return self.calls == 1
+
+    inline, drained = Faulty(), Faulty()
+    InlinePump(Budget()).add(inline)
+    pump = Pump(asyncio.get_running_loop(), Budget())
+    pump.add(drained)
+    pump.drain()
+    assert inline.calls == drained.calls == 2
+
+
+async def test_sinks_do_not_see_the_request_that_happened_to_wake_the_pump() -> None:
+    request: ContextVar[str | None] = ContextVar("request", default=None)
+    seen: list[Any] = []
+
+    class Looking(RecordingSink):
+        def start(self, info: Any) -> None:
+            seen.append(request.get())
+
+        def event(self, info: Any, event: Any, at_ns: int) -> None:
+            seen.append((request.get(), annotate(user="somebody else")))
+
+        def end(self, info: Any, summary: Any) -> None:
+            seen.append(request.get())
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        request.set("mine")
+        await send(start())
+        await send(body(TOKEN))
+        await until(lambda: len(seen) > 1)
+        await send(body(more=False))
+
+    middleware = StreamTraceMiddleware(app, sinks=[Looking()])
+    await Server().run(middleware, http_scope())
+    await settle(middleware)
+    assert seen == [None, (None, False), None]
 
 
 def test_what_a_closed_loop_left_is_worked_off_by_the_next() -> None:
