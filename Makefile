@@ -34,12 +34,13 @@ pin:
 	.ci/pin "$(PY)"
 
 clean:
-	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) tests/clients/node_modules dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/ready-demo: $(INPUTS)
 	.ci/setup $(VENV) "$(PY)" -e '.[all]'
 	@touch $@
 
-$(VENV)/ready-dev: $(INPUTS)
+$(VENV)/ready-dev: $(INPUTS) .ci/clients tests/clients/package.json
 	.ci/setup $(VENV) "$(PY)" -e '.[all]' --group dev
+	.ci/clients $(VENV)
 	@touch $@

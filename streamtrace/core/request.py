@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 from streamtrace.core.content import Capture, ContentPolicy
-from streamtrace.core.jsonio import dump_json, load_json
+from streamtrace.core.jsonio import dump_json
 from streamtrace.core.summary import Content, RequestFacts
 
 _WORD = re.compile(r"\S{1,256}")
@@ -46,9 +46,8 @@ _PARAMETERS = {
 }
 
 
-def read_request(body: bytes, policy: ContentPolicy) -> RequestFacts:
-    """The facts of a JSON body; empty facts for anything else. Never raises."""
-    value = load_json(body) if body else None
+def read_request(value: Any, policy: ContentPolicy) -> RequestFacts:
+    """The facts of a body's JSON value; empty facts for anything but an object. Never raises."""
     if not isinstance(value, dict):
         return RequestFacts()
     return RequestFacts(

@@ -32,7 +32,7 @@ from streamtrace.core.jsonio import (
     dump_json,
     typed_reader,
 )
-from streamtrace.dialects.base import Decoder, Dialect, Fit, Head
+from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
 
 MAX_REMEMBERED = 1024
 MAX_STATE_BYTES = 32 * 1024
@@ -47,6 +47,10 @@ class AgUi(Dialect):
     """The Agent-User Interaction protocol over SSE."""
 
     name = "ag-ui"
+    says = says(
+        "run thread text reasoning tool_start arguments result step model usage "
+        "input_required error terminal"
+    )
 
     def recognise(self, head: Head, frame: Frame) -> Fit:
         """Sure of the protocol's own event types; other upper-case types may be newer ones."""

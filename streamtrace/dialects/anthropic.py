@@ -21,7 +21,7 @@ import msgspec
 from streamtrace.core import events as ev
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_count, as_id, as_object, as_string, dump_json
-from streamtrace.dialects.base import Decoder, Dialect, Fit, Head
+from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
 
 PROVIDER = "anthropic"
 _NO_NAMES = (None, "", "message")
@@ -35,6 +35,7 @@ class Anthropic(Dialect):
     """The Messages API of Anthropic, as providers and gateways stream it."""
 
     name = "anthropic"
+    says = says("run text reasoning tool_start arguments result model usage finish error terminal")
 
     def recognise(self, head: Head, frame: Frame) -> Fit:
         """Sure of a named event whose name repeats its type, and of any `message_start`.

@@ -14,7 +14,9 @@ A dialect of your own needs a name and `decode`::
 
     app = StreamTraceMiddleware(app, sinks=[...], dialects=[Mine()])
 
-A dialect that must remember something between frames returns a fresh object from `decoder`.
+A dialect that must remember something between frames returns a fresh object from `decoder`, or
+from `open` if what is known before the first frame matters to it. A dialect that can also be
+written has an `encoder`; what it can write is in `encodes`.
 Decoders never need to guard themselves: an exception is caught by the pipeline, counted as an
 issue, and the frame still counts and times. They must keep what they remember bounded.
 """
@@ -23,12 +25,49 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import IntEnum
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 import msgspec
 
+from streamtrace.core.errors import EncodeError
 from streamtrace.core.events import Event
 from streamtrace.core.frames import Frame
+
+SAYS = (
+    "run",
+    "thread",
+    "text",
+    "reasoning",
+    "tool_start",
+    "arguments",
+    "result",
+    "step",
+    "model",
+    "usage",
+    "finish",
+    "input_required",
+    "error",
+    "terminal",
+)
+"""What a wire may be able to say: the columns of the matrix in docs/dialects.md.
+
+run, thread: their ids. text, reasoning, tool_start, arguments, result, step, usage, error: their
+events. model: the name of the model. finish: why a generation stopped. input_required: that the run
+waits for an answer. terminal: that the run is over, so that a cut stream can be told from a whole.
+"""
+
+
+def says(words: str) -> frozenset[str]:
+    """Words of `SAYS`, put down in one line. Raises ValueError for one that is none."""
+    said = frozenset(words.split())
+    if not said <= set(SAYS):
+        raise ValueError(f"a wire says one of {SAYS}, not {sorted(said - set(SAYS))}")
+    return said
+
+
+LINE_MEDIA_TYPES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+LINE_HEADERS = frozenset({"x-vercel-ai-data-stream"})
+"""Response headers that say, whatever the media type, that each line is a frame."""
 
 
 class Fit(IntEnum):
@@ -41,12 +80,28 @@ class Fit(IntEnum):
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known before the first frame. Header names are lower-case."""
+    """What is known before the first frame: the start of the response, and the request.
+
+    Header names are lower-case. `request` is the JSON value of the request's body, `None` where it
+    had none, or a larger one than is read.
+    """
 
     status: int = 200
     media_type: str = "text/event-stream"
     headers: Mapping[str, str] = {}
     transport: str = "http"
+    path: str = ""
+    request: Any = None
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True):
+    """What a wire wants written and no event tells. `request_id` is that of a JSON-RPC call."""
+
+    run_id: str = "run"
+    thread_id: str = "thread"
+    model: str = "unknown"
+    created_s: int = 0
+    request_id: int | str | None = None
 
 
 class Decoder(Protocol):
@@ -59,20 +114,46 @@ class Decoder(Protocol):
         """What the end of the stream says, for dialects that do not say it themselves."""
 
 
+class Encoder(Protocol):
+    """Events of one stream in, frames out: `decode(encode(e)) == e` for what the wire can say."""
+
+    def encode(self, event: Event) -> Iterable[Frame]:
+        """The frames that say it; none for what this wire cannot say."""
+
+    def close(self) -> Iterable[Frame]:
+        """What the wire writes behind the last event, such as a sentinel."""
+
+
 class Dialect:
     """Base of all dialects. Objects of it are shared by all streams: no per-stream state here."""
 
     name: str = "custom"
     needs_terminal: bool = True
     """Whether a stream that just stops was cut (`truncated`); false where no end is ever sent."""
+    lines: bool = False
+    """Whether each line is a frame, as in JSON lines, and not each block up to a blank line."""
+    media_types: tuple[str, ...] = ("text/event-stream",)
+    """Media types of its streams. Those of the middleware's `dialect` are observed as well."""
+    says: ClassVar[frozenset[str]] = frozenset()
+    """What the wire can say, out of `SAYS`."""
+    encodes: ClassVar[frozenset[type[Event]]] = frozenset()
+    """The events that `encoder` can write."""
 
     def recognise(self, head: Head, frame: Frame) -> Fit:
         """How well the frame fits. By default: yes, if a new decoder makes anything of it."""
         return Fit.YES if any(True for _ in self.decoder().decode(frame)) else Fit.NO
 
+    def open(self, head: Head) -> Decoder:
+        """A decoder for the stream that begins with `head`. By default `decoder()`."""
+        return self.decoder()
+
     def decoder(self) -> Decoder:
         """A decoder for one stream. By default the dialect itself, for those without state."""
         return self
+
+    def encoder(self, envelope: Envelope = Envelope()) -> Encoder:  # noqa: B008  immutable
+        """A writer of one stream. Raises EncodeError where there is none."""
+        raise EncodeError(f"streams of the dialect {self.name!r} can be read, but not written")
 
     def decode(self, frame: Frame) -> Iterable[Event]:
         """What one frame says."""

@@ -13,6 +13,9 @@ Rules that hold here:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+import msgspec
 
 from streamtrace.core.errors import ConfigError
 from streamtrace.core.frames import Frame
@@ -55,6 +58,15 @@ def by_name(name: str) -> Dialect:
     return known[name]
 
 
+class _Read(Frame, frozen=True, kw_only=True, gc=False):
+    """A frame whose JSON was read once, for all who will ask."""
+
+    value: Any = None
+
+    def json(self) -> Any:
+        return self.value
+
+
 class Detector:
     """Chooses the dialect of one stream.
 
@@ -95,8 +107,14 @@ class Detector:
             self._found = self._possible[0] if self._asked and self._possible else UNKNOWN
         return self._found
 
+    def release(self) -> None:
+        """Let go of the frames and the head: the decoder has them now."""
+        self.held = []
+        self._head = Head()
+
     def _ask(self, frame: Frame) -> None:
         perhaps = set()
+        frame = _Read(**msgspec.structs.asdict(frame), value=frame.json())
         for candidate in self._candidates:
             fit = self._fit(candidate, frame)
             if fit == Fit.YES:

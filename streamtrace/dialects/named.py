@@ -17,11 +17,12 @@ from typing import Any, ClassVar
 from streamtrace.core.events import Custom, Event, Heartbeat, TextDelta
 from streamtrace.core.frames import Frame
 from streamtrace.dialects import house
-from streamtrace.dialects.base import Decoder, Dialect, Fit, Head
+from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
 
 
 class _Named(Dialect):
     text_event: ClassVar[str]
+    says = says("run thread text tool_start arguments result model usage error terminal")
 
     def recognise(self, head: Head, frame: Frame) -> Fit:
         """By the event that carries text; the other names are shared."""

@@ -23,7 +23,7 @@ import msgspec
 from streamtrace.core import events as ev
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_count, as_id, as_word, dump_json, load_json, typed_reader
-from streamtrace.dialects.base import Decoder, Dialect, Fit, Head
+from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
 
 MAX_REMEMBERED = 1024
 """Choices of a generation, and its tool calls, that one stream keeps in mind, of each."""
@@ -38,6 +38,7 @@ class OpenAIChat(Dialect):
     """`data:` frames with `chat.completion.chunk` objects, ended by `[DONE]`."""
 
     name = "openai-chat"
+    says = says("run text reasoning tool_start arguments model usage finish error terminal")
 
     def recognise(self, head: Head, frame: Frame) -> Fit:
         """Sure of a chunk; an error, `[DONE]` or a chunk without `object` may be another's."""

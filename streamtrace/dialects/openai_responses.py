@@ -24,7 +24,7 @@ import msgspec
 from streamtrace.core import events as ev
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_id, as_word, dump_json, typed_reader
-from streamtrace.dialects.base import Decoder, Dialect, Fit, Head
+from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
 
 MAX_REMEMBERED = 1024
 """Items, and parts of them, that one response keeps in mind, of each."""
@@ -34,6 +34,10 @@ class OpenAIResponses(Dialect):
     """The Responses API of OpenAI, as providers and gateways stream it."""
 
     name = "openai-responses"
+    says = says(
+        "run thread text reasoning tool_start arguments result model usage finish "
+        "input_required error terminal"
+    )
 
     def recognise(self, head: Head, frame: Frame) -> Fit:
         """Sure of `response.*` with a number, its event's name or a response; errors may be."""

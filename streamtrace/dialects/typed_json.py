@@ -17,7 +17,7 @@ from typing import Any
 from streamtrace.core.events import Custom, Event, Heartbeat, ReasoningDelta, RunFinished, TextDelta
 from streamtrace.core.frames import Frame
 from streamtrace.dialects import house
-from streamtrace.dialects.base import Decoder, Dialect, Fit, Head
+from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
 
 _SENTINEL = b"[DONE]"
 
@@ -30,6 +30,7 @@ class TypedJson(Dialect):
     """The last resort among those with text: a table of the kinds in common use."""
 
     name = "generic"
+    says = says("run thread text reasoning tool_start arguments result model usage error terminal")
 
     def recognise(self, head: Head, frame: Frame) -> Fit:
         """By a kind of the table; kinds that others have too need a second frame."""

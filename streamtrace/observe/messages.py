@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 
 from streamtrace.core.outcome import StreamEnd
-from streamtrace.dialects.base import Head
+from streamtrace.dialects.base import LINE_HEADERS, Head
 from streamtrace.observe.asgi_types import Message
 from streamtrace.observe.exchange import Exchange
+
+_LINE_HEADERS = frozenset(name.encode() for name in LINE_HEADERS)
 
 
 def http_opening(start: Message, media_types: tuple[str, ...]) -> tuple[Head, bool] | None:
     """What a response start tells, if it starts a stream, and whether the body can be read."""
     media_type = encoding = ""
+    is_stream = False
     pairs = start.get("headers", ())
     if iter(pairs) is pairs:  # can be read once, and that is the server's
         return None
@@ -20,11 +23,12 @@ def http_opening(start: Message, media_types: tuple[str, ...]) -> tuple[Head, bo
         lower = name.lower()
         if lower == b"content-type":
             media_type = value.partition(b";")[0].strip().lower().decode("latin-1")
-            if media_type not in media_types:
-                return None
+            is_stream = is_stream or media_type in media_types
         elif lower == b"content-encoding":
             encoding = value.strip().lower().decode("latin-1")
-    if not media_type:
+        elif lower in _LINE_HEADERS:
+            is_stream = True
+    if not is_stream:
         return None
     headers = {name.lower().decode("latin-1"): value.decode("latin-1") for name, value in pairs}
     head = Head(status=start["status"], media_type=media_type, headers=headers)

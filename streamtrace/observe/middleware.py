@@ -26,7 +26,7 @@ from streamtrace.core.outcome import StreamEnd
 from streamtrace.core.redact import Redactor
 from streamtrace.core.sink import Sink, SinkStats
 from streamtrace.core.summary import Labels
-from streamtrace.dialects.base import Dialect, Head
+from streamtrace.dialects.base import LINE_MEDIA_TYPES, Dialect, Head
 from streamtrace.dialects.detect import BUILT_IN, by_name
 from streamtrace.logs import WARNINGS
 from streamtrace.observe import trace_context
@@ -36,7 +36,6 @@ from streamtrace.observe.exchange import CURRENT, Exchange
 from streamtrace.observe.fanout import ContentRule, Fanout
 from streamtrace.observe.lifespan import run_lifespan
 from streamtrace.observe.messages import ended_by, http_opening, websocket_opening
-from streamtrace.observe.pipeline import LINE_MEDIA_TYPES
 from streamtrace.observe.pump import InlinePump, Pumps
 from streamtrace.observe.route import route_template
 from streamtrace.observe.shutdown import close_at_exit, flush_sinks, open_middlewares
@@ -136,7 +135,11 @@ class StreamTraceMiddleware:
             price=None if pricing is None else pricing.apply,
         )
         self._max_request_bytes = max_request_bytes
-        self._media_types = ("text/event-stream", *(LINE_MEDIA_TYPES if json_lines else ()))
+        self._media_types = (
+            "text/event-stream",
+            *(LINE_MEDIA_TYPES if json_lines else ()),
+            *(() if self._settings.hint is None else self._settings.hint.media_types),
+        )
         self._websockets = websockets
         self._include = None if include is None else frozenset(include)
         self._exclude = frozenset(exclude)

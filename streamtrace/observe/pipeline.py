@@ -16,10 +16,8 @@ from streamtrace.core.frames import MAX_FRAME_BYTES, Frame, FrameParser, LinePar
 from streamtrace.core.outcome import StreamEnd
 from streamtrace.core.run import RunMachine
 from streamtrace.core.summary import RunSummary
-from streamtrace.dialects.base import Decoder, Dialect, Head
+from streamtrace.dialects.base import LINE_HEADERS, LINE_MEDIA_TYPES, Decoder, Dialect, Head
 from streamtrace.dialects.detect import BUILT_IN, UNKNOWN, Detector
-
-LINE_MEDIA_TYPES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 
 Listener = Callable[[Event, int], None]
 
@@ -51,8 +49,9 @@ class Pipeline:
         self._first_byte_ns: int | None = None
         self._max_frame_bytes = max_frame_bytes
         self._parser: FrameParser | LineParser | None = None
+        self._head: Head | None = head  # until the decoder has it: it holds the request's body
         if parse:
-            lines = head.media_type in LINE_MEDIA_TYPES
+            lines = _are_lines(head, hint)
             self._parser = (LineParser if lines else FrameParser)(max_frame_bytes)
         else:
             self.machine.issue("content_encoded")
@@ -128,8 +127,9 @@ class Pipeline:
                 self._choose(dialect)
 
     def _choose(self, dialect: Dialect) -> Decoder:
+        head, self._head = self._head, None
         try:
-            decoder = dialect.decoder()
+            decoder = dialect.open(head or Head())
         except Exception:  # as in _decode; what nobody can read is still counted and timed
             self.machine.issue("frame_undecodable")
             dialect, decoder = UNKNOWN, UNKNOWN.decoder()
@@ -137,7 +137,7 @@ class Pipeline:
         self.machine.opaque = dialect is UNKNOWN
         for frame in self._detector.held:
             self._decode(decoder, frame)
-        self._detector.held = []
+        self._detector.release()
         return decoder
 
     def _decode(self, decoder: Decoder, frame: Frame) -> None:
@@ -151,3 +151,9 @@ class Pipeline:
         self.machine.feed(event, at_ns)
         if self._listener is not None:
             self._listener(event, at_ns)
+
+
+def _are_lines(head: Head, hint: Dialect | None) -> bool:
+    if head.media_type in LINE_MEDIA_TYPES or not LINE_HEADERS.isdisjoint(head.headers):
+        return True
+    return hint is not None and hint.lines and head.media_type != "text/event-stream"

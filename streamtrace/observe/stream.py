@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from streamtrace.core.content import ContentPolicy
+from streamtrace.core.jsonio import load_json
 from streamtrace.core.outcome import StreamEnd, decide
 from streamtrace.core.request import read_request
 from streamtrace.core.sink import ContentMode, StreamInfo
@@ -256,10 +257,10 @@ class Stream:
         """With the first chunk, so that the app had time to name its dialect, or to be asked."""
         settings, exchange, opening = self._settings, self._exchange, self._opening
         assert self._info is not None
-        self._read_request()
+        asked = self._read_request()
         fanout = settings.fanout
         self._pipeline = Pipeline(
-            opening.head,
+            msgspec.structs.replace(opening.head, path=exchange.path, request=asked),
             dialects=settings.dialects,
             hint=settings.named(exchange.dialect) or settings.hint,
             policy=self._policy,
@@ -269,16 +270,21 @@ class Stream:
         )
         return self._pipeline
 
-    def _read_request(self) -> None:
-        """The input may take half of what is kept of a stream: a long history leaves room."""
+    def _read_request(self) -> Any:
+        """The request's JSON value, if it can be read now, for the first and only time.
+
+        The input may take half of what is kept of a stream: a long history leaves room.
+        """
         parts = self._exchange.body_parts
         if not parts:
-            return
+            return None
         self._exchange.body_parts = None
+        asked = load_json(b"".join(parts))
         rest_bytes = self._policy.room_bytes // 2
         self._policy.room_bytes -= rest_bytes
-        self._request = read_request(b"".join(parts), self._policy)
+        self._request = read_request(asked, self._policy)
         self._policy.room_bytes += rest_bytes
+        return asked
 
     def _finish(self, pipeline: Pipeline, end: StreamEnd) -> None:
         self._read_request()  # some apps answer before they have read it

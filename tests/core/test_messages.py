@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from support.summaries import content, tool_call
 
 from streamtrace.core.content import ContentPolicy
+from streamtrace.core.jsonio import load_json
 from streamtrace.core.messages import input_messages, output_messages
 from streamtrace.core.request import read_request
 from streamtrace.core.summary import Content
@@ -132,7 +133,7 @@ def test_what_is_no_whole_chat_is_a_text_of_the_user(text):
 def test_no_role_and_no_text_of_a_recorded_request_is_lost(body: Path):
     """Each message of a real request is there, and all of its plain texts."""
     request = json.loads(body.read_bytes())
-    facts = read_request(body.read_bytes(), ContentPolicy(keep=True, room_bytes=2**30))
+    facts = read_request(load_json(body.read_bytes()), ContentPolicy(keep=True, room_bytes=2**30))
     messages = request.get("messages")
     if not isinstance(messages, list):
         messages = []

@@ -1,15 +1,15 @@
-"""Laws over all dialects and all recordings."""
+"""Laws over all dialects, and all streams that we have of them."""
 
 from __future__ import annotations
 
 import json
 import tracemalloc
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.recordings import RECORDED, STREAMS, Stream
 from support.strategies import cuts, single_bytes, spoiled, streams
 from support.wire import events_of, frames_of, text_of
 
@@ -20,84 +20,59 @@ from streamtrace.core.run import RunMachine
 from streamtrace.dialects.base import Dialect, Fit, Head
 from streamtrace.dialects.detect import BUILT_IN, MAX_FRAMES, UNKNOWN, Detector, by_name
 
-RECORDINGS = Path(__file__).parents[1] / "recordings"
-
-HOUSE = {
-    "cognis": b"event: token\ndata: Hi \xf0\x9f\x98\x80\n\nevent: token\ndata:  42\n\n"
-    b'event: tool_start\ndata: {"tool":"f","args":{}}\n\n'
-    b'event: tool_end\ndata: {"tool":"f","result":1}\n\nevent: done\ndata: "Hi"\n\n',
-    "agentflow": b'event: message_chunk\r\ndata: {"role":"assistant","content":"Hi\\ud83d"}\r\n\r\n'
-    b'event: message_chunk\r\ndata: {"role":"assistant","content":"\\ude00!"}\r\n\r\n'
-    b'event: done\r\ndata: {"thread_id":"t"}\r\n\r\n',
-    "generic": b'data: {"type":"status","content":"hm"}\n\n'
-    b'data: {"type":"token","content":"Hi"}\n\ndata: {"type":"token","content":" you"}\n\n'
-    b'data: {"type":"done","usage":{"input_tokens":1}}\n\n',
-}
-
-
-def recordings() -> dict[str, tuple[str, bytes]]:
-    """Name -> (dialect as its meta file says, body)."""
-    found = {f"house-{name}": (name, body) for name, body in HOUSE.items()}
-    for meta in sorted(RECORDINGS.glob("*.meta.json")):
-        name = meta.name.removesuffix(".meta.json")
-        dialect = json.loads(meta.read_bytes())["dialect"]
-        found[name] = (dialect, (RECORDINGS / f"{name}.sse").read_bytes())
-    return found
-
-
-ALL = recordings()
 NAMES = {dialect.name for dialect in BUILT_IN}
-OURS = {name: (by_name(dialect), body) for name, (dialect, body) in ALL.items() if dialect in NAMES}
-SMALL = {name: one for name, one in OURS.items() if len(one[1]) < 64_000}
+OURS = [stream for stream in STREAMS if stream.dialect in NAMES]
+SMALL = [stream for stream in OURS if len(stream.body) < 64_000]
+each_of_ours = pytest.mark.parametrize("stream", OURS, ids=str)
 
 slow = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def detect(body: bytes, head: Head) -> tuple[Dialect, int]:
-    detector = Detector(head)
-    frames = [frame for frame in frames_of(body) if frame.data is not None]
-    for count, frame in enumerate(frames, 1):
+def detect(stream: Stream) -> tuple[Dialect, int]:
+    """The dialect, and after how many frames with data it was found."""
+    detector = Detector(stream.head)
+    count = 0
+    for frame in stream.frames():
+        count += frame.data is not None
         if found := detector.offer(frame):
             return found, count
-    return detector.settle(), len(frames)
+    return detector.settle(), count
+
+
+def decoded(stream: Stream, *chunks: bytes) -> list[Event]:
+    return events_of(by_name(stream.dialect), stream.frames(*chunks))
 
 
 # --- recognised ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_every_recording_is_recognised_for_what_it_is(name):
-    dialect, body = ALL[name]
-    found, frames = detect(body, Head())
-    assert found.name == (dialect if dialect in NAMES else "unknown")
+@pytest.mark.parametrize("stream", STREAMS, ids=str)
+def test_every_stream_is_recognised_for_what_it_is(stream):
+    found, frames = detect(stream)
+    assert found.name == (stream.dialect if stream.dialect in NAMES else "unknown")
     assert frames <= MAX_FRAMES
 
 
-@pytest.mark.parametrize("name", OURS)
-def test_no_other_dialect_is_sure_of_any_frame_of_a_recording(name):
-    dialect, body = OURS[name]
-    for frame in frames_of(body)[:200]:
-        sure = {d.name for d in BUILT_IN if d.recognise(Head(), frame) is Fit.YES}
-        assert sure <= {dialect.name}
+@pytest.mark.parametrize("stream", STREAMS, ids=str)
+def test_no_other_dialect_is_sure_of_any_frame_of_a_stream(stream):
+    for frame in stream.frames()[:200]:
+        sure = {one.name for one in BUILT_IN if one.recognise(stream.head, frame) is Fit.YES}
+        assert sure <= {stream.dialect}, frame
 
 
 # --- cuts change nothing -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_single_bytes_decode_to_the_same_events(name):
-    dialect, body = SMALL[name]
-    events = events_of(dialect, frames_of(*single_bytes(body)))
-    assert events == events_of(dialect, frames_of(body))
+@pytest.mark.parametrize("stream", SMALL, ids=str)
+def test_single_bytes_decode_to_the_same_events(stream):
+    assert decoded(stream, *single_bytes(stream.body)) == decoded(stream)
 
 
-@pytest.mark.parametrize("name", OURS)
+@each_of_ours
 @settings(slow, max_examples=3)
 @given(data=st.data())
-def test_any_cuts_decode_to_the_same_events(name, data):
-    dialect, body = OURS[name]
-    chunks = data.draw(cuts(body))
-    assert events_of(dialect, frames_of(*chunks)) == events_of(dialect, frames_of(body))
+def test_any_cuts_decode_to_the_same_events(stream, data):
+    assert decoded(stream, *data.draw(cuts(stream.body))) == decoded(stream)
 
 
 # --- nothing raises ------------------------------------------------------------------------
@@ -118,8 +93,8 @@ _WORDS = (
 def kinds() -> list[str]:
     """Every word that stands under a discriminator in a recording."""
     found = {"token", "done", "error", "status", "tool_call", "tool_result", "usage", "start"}
-    for _, body in ALL.values():
-        for frame in frames_of(body)[:400]:
+    for stream in STREAMS:
+        for frame in stream.frames()[:400]:
             value = frame.json()
             if isinstance(value, dict):
                 found |= {
@@ -187,34 +162,28 @@ def test_no_bytes_make_a_decoder_raise(dialect, stream):
     well_formed(events_of(dialect, frames_of(stream)))
 
 
-@pytest.mark.parametrize("name", OURS)
+@each_of_ours
 @settings(slow, max_examples=10)
 @given(data=st.data())
-def test_no_spoiled_recording_makes_its_decoder_raise(name, data):
-    dialect, body = OURS[name]
-    start = data.draw(st.integers(0, max(0, len(body) - 8_000)))
-    well_formed(events_of(dialect, frames_of(data.draw(spoiled(body[start : start + 8_000])))))
+def test_no_spoiled_stream_makes_its_decoder_raise(stream, data):
+    well_formed(decoded(stream, data.draw(spoiled(data.draw(pieces(stream.body))))))
+
+
+def pieces(body: bytes) -> st.SearchStrategy[bytes]:
+    starts = st.integers(0, max(0, len(body) - 8_000))
+    return starts.map(lambda start: body[start : start + 8_000])
 
 
 # --- text is never invented ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", OURS)
-def test_a_stream_cut_at_any_byte_tells_a_prefix_of_its_text(name):
-    dialect, body = OURS[name]
-    full = text_of(events_of(dialect, frames_of(body)))
-    step = max(1, len(body) // 60)
+@each_of_ours
+def test_a_stream_cut_at_any_byte_tells_a_prefix_of_its_text(stream):
+    body = stream.body
+    full = text_of(decoded(stream))
+    step = max(1, len(body) // 60) if stream in RECORDED else 1
     for end in {*range(0, len(body), step), len(body) - 1, len(body) - 2, len(body) // 2 + 1}:
-        assert full.startswith(text_of(events_of(dialect, frames_of(body[:end]))))
-
-
-@pytest.mark.parametrize("name", HOUSE)
-def test_a_house_stream_cut_at_each_byte_tells_a_prefix_of_its_text(name):
-    dialect, body = OURS[f"house-{name}"]
-    full = text_of(events_of(dialect, frames_of(body)))
-    assert full
-    for end in range(len(body)):
-        assert full.startswith(text_of(events_of(dialect, frames_of(body[:end]))))
+        assert full.startswith(text_of(decoded(stream, body[:end])))
 
 
 def strings(value: Any) -> list[str]:
@@ -229,15 +198,13 @@ def strings(value: Any) -> list[str]:
     return []
 
 
-@pytest.mark.parametrize("name", OURS)
+@each_of_ours
 @settings(slow, max_examples=10)
 @given(data=st.data())
-def test_every_character_of_the_text_stood_on_the_wire(name, data):
-    dialect, body = OURS[name]
-    start = data.draw(st.integers(0, max(0, len(body) - 8_000)))
-    frames = frames_of(data.draw(spoiled(body[start : start + 8_000])))
+def test_every_character_of_the_text_stood_on_the_wire(stream, data):
+    frames = stream.frames(data.draw(spoiled(data.draw(pieces(stream.body)))))
     said = "".join(frame.text + "".join(strings(load_json(frame.data or b""))) for frame in frames)
-    text = text_of(events_of(dialect, frames))
+    text = text_of(events_of(by_name(stream.dialect), frames))
     assert set(text) <= set(said)
     assert len(clean_text(text)) <= len(said)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from streamtrace.core.events import Event, TextDelta
 from streamtrace.core.frames import Frame, FrameParser, LineParser
-from streamtrace.dialects.base import Dialect
+from streamtrace.dialects.base import Dialect, Head
 
 
 def frames_of(*chunks: bytes, parser: FrameParser | LineParser | None = None) -> list[Frame]:
@@ -16,9 +16,9 @@ def frames_of(*chunks: bytes, parser: FrameParser | LineParser | None = None) ->
     return frames + parser.close()
 
 
-def events_of(dialect: Dialect, frames: Iterable[Frame]) -> list[Event]:
+def events_of(dialect: Dialect, frames: Iterable[Frame], head: Head | None = None) -> list[Event]:
     """What a fresh decoder makes of the frames."""
-    decoder = dialect.decoder()
+    decoder = dialect.open(head or Head())
     events = [event for frame in frames for event in decoder.decode(frame)]
     return events + list(decoder.close())
 

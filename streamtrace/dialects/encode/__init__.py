@@ -1,0 +1,1 @@
+"""The writing half of dialects: one file per vocabulary that can be written."""

@@ -1,0 +1,38 @@
+"""What encoders share: a table from event to frames.
+
+Rules that hold in this folder:
+
+* `decode(encode(e)) == e` for every event in the table, and nothing is written for the others.
+* What is open is closed before an end or an error is written; after it, nothing is written.
+* What the wire wants and no event has said comes from the `Envelope`, never from a clock.
+* Nothing is written that the vocabulary's own client rejects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
+
+from streamtrace.core.events import Event
+from streamtrace.core.frames import Frame
+from streamtrace.core.jsonio import dump_json
+
+
+class TableEncoder:
+    """An encoder whose subclass has a `table`: type of an event -> the method that writes it."""
+
+    table: ClassVar[Mapping[type[Event], Callable[[Any, Any], Iterable[Frame]]]] = {}
+
+    def encode(self, event: Event) -> Iterable[Frame]:
+        """The frames that say it; none for what this wire cannot say."""
+        write = self.table.get(type(event))
+        return () if write is None else write(self, event)
+
+    def close(self) -> Iterable[Frame]:
+        """Nothing, unless the wire has a sentinel."""
+        return ()
+
+
+def json_frame(value: Any, event: str | None = None) -> Frame:
+    """A frame whose data is `value` as compact JSON."""
+    return Frame(data=dump_json(value).encode(), event=event)
