@@ -1,0 +1,76 @@
+"""A real server on the test's own loop, for clients that want a URL.
+
+    async with live(app) as url: ...
+
+The server is uvicorn on a free loopback port; it has ended when the block has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from streamtrace.core.events import Event
+from streamtrace.core.frames import encode_frame
+from streamtrace.dialects.base import Dialect, Envelope
+
+
+@asynccontextmanager
+async def live(app: Any) -> AsyncIterator[str]:
+    """Serve `app`; yields its base URL, without a slash at the end."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve([listener]))
+    try:
+        while not server.started:
+            if serving.done():
+                await serving
+                raise AssertionError("the server ended before it started")
+            await asyncio.sleep(0.005)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await serving
+        listener.close()
+
+
+def speaking(
+    dialect: Dialect,
+    events: Iterable[Event] | Callable[[Any], Iterable[Event]],
+    *,
+    envelope: Envelope | Callable[[Any], Envelope] = Envelope(),
+    headers: Mapping[str, str] | None = None,
+) -> Starlette:
+    """An app that answers every POST and GET with these events, written in that dialect.
+
+    What depends on the request is given as a function of its JSON body (`None` without one).
+    """
+
+    async def answer(request: Request) -> Response:
+        body = await request.body()
+        asked = await request.json() if body else None
+        encoder = dialect.encoder(envelope(asked) if callable(envelope) else envelope)
+        told = events(asked) if callable(events) else events
+
+        async def chunks() -> AsyncIterator[bytes]:
+            for event in told:
+                for frame in encoder.encode(event):
+                    yield encode_frame(frame)
+            for frame in encoder.close():
+                yield encode_frame(frame)
+
+        return StreamingResponse(
+            chunks(), media_type=dialect.media_types[0], headers=dict(headers or {})
+        )
+
+    return Starlette(routes=[Route("/{path:path}", answer, methods=["GET", "POST"])])
