@@ -48,7 +48,7 @@ def speaking(
     dialect: Dialect,
     events: Iterable[Event] | Callable[[Any], Iterable[Event]],
     *,
-    envelope: Envelope | Callable[[Any], Envelope] = Envelope(),
+    envelope: Envelope | Callable[[Any], Envelope] = Envelope(),  # noqa: B008
     headers: Mapping[str, str] | None = None,
 ) -> Starlette:
     """An app that answers every POST and GET with these events, written in that dialect.
