@@ -2,6 +2,7 @@
 #   make demo                      see streams being traced, in the terminal
 #   make test ARGS="-k tap -x"     the tests, or some of them
 #   make lint                      style, types and import floors
+#   make fuzz                      a minute of fuzzing the decoders; ARGS="--seconds 600": more
 #   make bench                     what the middleware costs, on this machine
 #   make test PY=python3.13 VENV=.venv-3.13
 
@@ -11,7 +12,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 INPUTS := pyproject.toml constraints.txt .ci/setup
 
-.PHONY: demo test lint bench pin clean
+.PHONY: demo test lint fuzz bench pin clean
 
 demo: $(VENV)/ready-demo
 	$(BIN)/streamtrace demo $(ARGS)
@@ -24,6 +25,9 @@ lint: $(VENV)/ready-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+fuzz: $(VENV)/ready-dev
+	$(BIN)/python tests/fuzz/decoders.py $(ARGS)
 
 bench: $(VENV)/ready-dev
 	$(BIN)/python benchmarks/path.py $(ARGS)
