@@ -13,13 +13,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.applications import Starlette
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
+from starlette.testclient import TestClient
 from support.clients import run_client
 from support.live import live, speaking
 from support.recordings import STREAMS, Stream
 from support.wire import events_of, frames_of
 
+from streamtrace import StreamTraceMiddleware
 from streamtrace.core import events as ev
 from streamtrace.core.errors import ConfigError
 from streamtrace.core.frames import Frame, FrameParser, encode_frame
@@ -29,6 +32,7 @@ from streamtrace.dialects.base import Fit, Head
 from streamtrace.dialects.detect import BUILT_IN, by_name
 from streamtrace.dialects.encode.vercel_ui import APPROVAL, TOOL_CALL
 from streamtrace.dialects.vercel_ui import VercelUI
+from streamtrace.testing import RecordingSink
 
 OURS = {stream.name: stream for stream in STREAMS if stream.dialect == "vercel-ui"}
 HEAD = Head()
@@ -70,7 +74,8 @@ def answering(*apps: Any) -> Starlette:
 
 
 def sending(body: bytes) -> Starlette:
-    async def answer(request: Any) -> Response:
+    async def answer(request: Request) -> Response:
+        await request.body()
         return Response(body, media_type="text/event-stream")
 
     return Starlette(routes=[Route("/", answer, methods=["POST"])])
@@ -514,6 +519,25 @@ def test_model_and_usage_are_found_where_the_user_says():
 def test_a_path_that_is_none_is_refused_at_once(argument, bad):
     with pytest.raises(ConfigError, match=argument):
         VercelUI(**{argument: bad})
+
+
+def test_an_app_says_to_the_middleware_where_its_metadata_is():
+    metadata = {"custom": {"tokens": TOKENS, "llm": "m"}}
+    body = sse(part("start", messageId="r"), part("finish", messageMetadata=metadata), DONE)
+    sink = RecordingSink()
+    app = StreamTraceMiddleware(
+        sending(body),
+        sinks=[sink],
+        dialects=[VercelUI(usage_path="custom.tokens", model_path="custom.llm")],
+    )
+    with TestClient(app) as client:
+        asked = {"id": "chat-1", "trigger": "submit-message", "messages": []}
+        assert client.post("/", json=asked).content == body
+    (run,) = sink.runs
+    assert (run.dialect, run.status) == ("vercel-ui", "completed")
+    assert (run.run_id, run.thread_id) == ("r", "chat-1")
+    (usage,) = run.usage_by_model
+    assert (usage.model, usage.usage.input_tokens, usage.usage.output_tokens) == ("m", 9, 8)
 
 
 # --- recognised -------------------------------------------------------------------------------
