@@ -29,11 +29,9 @@ from typing import Annotated, Any, ClassVar, TypeAlias
 import msgspec
 
 from streamtrace.core import events as ev
-from streamtrace.core.errors import ConfigError
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import (
     MAX_ID_CHARS,
-    as_count,
     as_id,
     as_object,
     as_string,
@@ -48,9 +46,10 @@ from streamtrace.dialects.encode.vercel_ui import (
     TOOL_CALL,
     VercelUIEncoder,
 )
+from streamtrace.dialects.vercel_metadata import Counted, MetadataReader, Model
 
 MAX_REMEMBERED = 1024
-"""Open tool calls, and ids of text, that one stream keeps in mind, of each."""
+"""Tool calls and ids of text that one stream keeps in mind, of each."""
 
 HEADER = "x-vercel-ai-ui-message-stream"
 _Fields: TypeAlias = dict[str, Any]
@@ -79,7 +78,7 @@ class VercelUI(Dialect):
     """What a response that speaks it must say, beside its media type."""
 
     def __init__(self, *, usage_path: str | None = None, model_path: str | None = None) -> None:
-        self._metadata = _Metadata(_path("usage_path", usage_path), _path("model_path", model_path))
+        self._metadata = MetadataReader(usage_path, model_path)
 
     def recognise(self, head: Head, frame: Frame) -> Fit:
         """Sure by the header, and by kinds that have the keys that only this protocol gives them.
@@ -185,7 +184,7 @@ class _Call(msgspec.Struct):
 
 
 class _VercelUIDecoder:
-    def __init__(self, metadata: _Metadata, thread_id: str | None) -> None:
+    def __init__(self, metadata: MetadataReader, thread_id: str | None) -> None:
         self._metadata = metadata
         self._thread_id = thread_id
         self._run_id: str | None = None
@@ -193,7 +192,7 @@ class _VercelUIDecoder:
         self._steps = 0
         self._in_step = False
         self._announced = False  # the step under way is a call of the model
-        self._model: _Model = (None, None)
+        self._model: Model | None = None
         self._model_is_own = False  # it was named for this very step
         self._model_is_next = False  # it was named for the step to come
         self._total: dict[str, int] = {}
@@ -203,13 +202,13 @@ class _VercelUIDecoder:
         self._numbered: dict[str, str] = {}
 
     def decode(self, frame: Frame) -> Iterable[ev.Event]:
-        if frame.data is not None:
+        if frame.data is not None and frame.stray is None:
             piece = _read_piece(frame.data)
             if piece is not None:
                 return (self._grown(piece),)
         failure = house.stray_failure(frame)
         if failure is not None:
-            return (self._failed(failure),)
+            return (*self._decode(frame), self._failed(failure))
         return self._decode(frame)
 
     def close(self) -> Iterable[ev.Event]:
@@ -244,10 +243,11 @@ class _VercelUIDecoder:
     def _start(self, kind: str, value: _Fields) -> Iterator[ev.Event]:
         if self._ended:  # several runs may share a stream
             self._ended = self._in_step = False
+            self._run_id = None
             self._calls.clear()
             self._total.clear()
             self._question = None
-        self._run_id = as_id(value.get("messageId"))
+        self._run_id = as_id(value.get("messageId")) or self._run_id
         yield ev.RunStarted(run_id=self._run_id, thread_id=self._thread_id)
         yield from self._read_metadata(kind, value)
 
@@ -273,8 +273,9 @@ class _VercelUIDecoder:
         return ev.RunFinished(run_id=self._run_id)
 
     def _abort(self, kind: str, value: _Fields) -> Iterator[ev.Event]:
-        self._ended = True
-        yield ev.RunCancelled(reason=as_string(value.get("reason")))
+        if not self._ended:
+            self._ended = True
+            yield ev.RunCancelled(reason=as_string(value.get("reason")))
 
     def _error(self, kind: str, value: _Fields) -> Iterator[ev.Event]:
         text = as_string(value.get("errorText"))
@@ -322,7 +323,7 @@ class _VercelUIDecoder:
         return (self._generation(),)
 
     def _generation(self) -> ev.GenerationStarted:
-        model, provider = self._model
+        model, provider = self._model or (None, None)
         return ev.GenerationStarted(
             response_id=f"step-{self._steps}", model=model, provider=provider
         )
@@ -335,16 +336,14 @@ class _VercelUIDecoder:
             if model is not None:
                 known = True
                 yield from self._name_the_model(model, kind == "finish")
-            usages = list(self._metadata.usages(metadata))
-            if kind != "message-metadata":
-                usages = [("run", counts) for _, counts in usages[-1:]]
-            for scope, counts in usages:
+            usages = self._metadata.usages(metadata)
+            for one in usages if kind == "message-metadata" else usages[-1:]:
                 known = True
-                yield self._usage(scope, counts)
+                yield self._usage(one, "run" if kind != "message-metadata" else one.scope)
         if not known and kind == "message-metadata":
             yield ev.Custom(name=kind, value=metadata)
 
-    def _name_the_model(self, model: _Model, at_end: bool) -> Iterable[ev.Event]:
+    def _name_the_model(self, model: Model, at_end: bool) -> Iterable[ev.Event]:
         is_news, self._model = model != self._model, model
         if self._ended:
             return ()
@@ -354,13 +353,13 @@ class _VercelUIDecoder:
         self._model_is_next = True
         return ()
 
-    def _usage(self, scope: str, given: _Fields) -> ev.Usage:
-        counts = _counts(given)
-        model, provider = self._metadata.usual_model(given)
-        if scope == "run" and model is None:
-            model, provider = self._model
+    def _usage(self, counted: Counted, scope: str) -> ev.Usage:
+        counts, named = counted.counts, counted.model
+        if scope == "run" and named is None:
+            named = self._model
             self._total.update(counts)
             counts = self._total
+        model, provider = named or (None, None)
         return ev.Usage(**counts, model=model, provider=provider, scope=scope)
 
     # --- output ------------------------------------------------------------------------------
@@ -525,87 +524,6 @@ _HANDLERS: Mapping[str, _Handler] = {
     "source-document": _decoder._source,
     **dict.fromkeys(_TOOL_HANDLERS, _decoder._tool),
 }
-
-
-# --- what apps put into the metadata ----------------------------------------------------------
-
-_Path: TypeAlias = tuple[str, ...]
-_Model: TypeAlias = tuple[str | None, str | None]
-"""Name and provider."""
-
-_COUNTS: Mapping[str, tuple[_Path, ...]] = {
-    field: tuple(tuple(path.split(".")) for path in paths.split())
-    for field, paths in {
-        "input_tokens": "inputTokens inputTokens.total promptTokens input_tokens prompt_tokens",
-        "output_tokens": "outputTokens outputTokens.total completionTokens output_tokens "
-        "completion_tokens",
-        "cached_input_tokens": "inputTokenDetails.cacheReadTokens cachedInputTokens "
-        "inputTokens.cacheRead cache_read_tokens prompt_tokens_details.cached_tokens "
-        "input_tokens_details.cached_tokens",
-        "cache_write_tokens": "inputTokenDetails.cacheWriteTokens inputTokens.cacheWrite "
-        "cacheWriteInputTokens cache_write_tokens",
-        "reasoning_tokens": "outputTokenDetails.reasoningTokens reasoningTokens "
-        "outputTokens.reasoning completion_tokens_details.reasoning_tokens "
-        "output_tokens_details.reasoning_tokens",
-    }.items()
-}
-"""Where counts are: `ai` 7, 6 and 5, its providers, `ai` 4, and those who pass on what they got."""
-
-
-class _Metadata(msgspec.Struct, frozen=True):
-    """How to read an app's `messageMetadata`."""
-
-    usage_path: _Path | None
-    model_path: _Path | None
-
-    def model(self, metadata: _Fields) -> _Model | None:
-        """The model that is named here."""
-        if self.model_path is None:
-            model = self.usual_model(metadata)
-        else:
-            model = (as_id(_at(metadata, self.model_path)), as_id(metadata.get("provider")))
-        return None if model[0] is None else model
-
-    def usual_model(self, given: _Fields) -> _Model:
-        """The model that an object names, without a path."""
-        name = as_string(given.get("model")) or as_string(given.get("modelId"))
-        return as_id(name), as_id(given.get("provider")) if name else None
-
-    def usages(self, metadata: _Fields) -> Iterator[tuple[str, _Fields]]:
-        """What was counted (the step or the run, in this order), and the object with the counts."""
-        if self.usage_path is not None:
-            found = [("generation", _at(metadata, self.usage_path))]
-        else:
-            found = [("generation", metadata.get("usage")), ("run", metadata.get("totalUsage"))]
-            if found == [("generation", None), ("run", None)]:
-                found = [("generation", {**metadata, "model": None, "modelId": None})]
-        for scope, given in found:
-            if isinstance(given, dict) and _counts(given):
-                yield scope, given
-
-
-def _path(name: str, value: object) -> _Path | None:
-    if value is None:
-        return None
-    if not isinstance(value, str) or not all(value.split(".")):
-        raise ConfigError(f"{name} must be a dotted path such as 'custom.tokens', got {value!r}")
-    return tuple(value.split("."))
-
-
-def _at(value: Any, path: _Path) -> Any:
-    for key in path:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
-
-
-def _counts(given: _Fields) -> dict[str, int]:
-    """The counts that are there; a bare total says nothing of its parts."""
-    return {
-        field: count
-        for field, paths in _COUNTS.items()
-        if (count := next((n for p in paths if (n := as_count(_at(given, p))) is not None), None))
-        is not None
-    }
 
 
 # --- the rest ---------------------------------------------------------------------------------

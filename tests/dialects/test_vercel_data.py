@@ -24,6 +24,7 @@ from streamtrace.core.frames import Frame, LineParser
 from streamtrace.dialects import vercel_data
 from streamtrace.dialects.base import Fit, Head
 from streamtrace.dialects.vercel_data import VercelData
+from streamtrace.observe.offline import summarize
 from streamtrace.testing import RecordingSink
 
 OURS = {stream.name: stream for stream in STREAMS if stream.dialect == "vercel-data"}
@@ -94,8 +95,8 @@ def test_says_of_a_recording_what_the_client_was_told(name):
     assert facts_of(decode(OURS[name].body)) == CLIENT[name]
 
 
-def test_the_client_was_asked_about_every_recording():
-    assert CLIENT.keys() == {name for name in OURS if not name.startswith("sample-")}
+def test_the_client_was_asked_about_every_recording_of_its_server():
+    assert CLIENT.keys() == {name for name in OURS if name.startswith("ai4_")}
 
 
 # --- rule by rule ------------------------------------------------------------------------------
@@ -248,6 +249,20 @@ def test_the_quick_reading_is_only_quicker(text, ascii_only):
     line = f"0:{json.dumps(text, ensure_ascii=ascii_only)}"
     with_space = f"0: {json.dumps(text)}"
     assert said(line) == said(with_space) == [ev.TextDelta(text=text)]
+
+
+class WithoutEnd(VercelData):
+    needs_terminal = False
+
+
+@pytest.mark.parametrize(("dialect", "name", "status"), [
+    (VercelData(), "assistant_stream_steps", "completed"),
+    (VercelData(), "assistant_stream_run", "truncated"),
+    (WithoutEnd(), "assistant_stream_run", "completed"),
+])  # fmt: skip
+def test_a_server_that_writes_no_end(dialect, name, status):
+    run = summarize([OURS[name].body], dialect=dialect, media_type="text/plain")
+    assert (run.dialect, run.status) == ("vercel-data", status)
 
 
 # --- recognised --------------------------------------------------------------------------------

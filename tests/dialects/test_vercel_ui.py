@@ -27,7 +27,7 @@ from streamtrace.core import events as ev
 from streamtrace.core.errors import ConfigError
 from streamtrace.core.frames import Frame, FrameParser, encode_frame
 from streamtrace.core.jsonio import MAX_ID_CHARS, clean_text, dump_json, load_json
-from streamtrace.dialects import vercel_ui
+from streamtrace.dialects import vercel_metadata, vercel_ui
 from streamtrace.dialects.base import Fit, Head
 from streamtrace.dialects.detect import BUILT_IN, by_name
 from streamtrace.dialects.encode.vercel_ui import APPROVAL, TOOL_CALL
@@ -277,6 +277,7 @@ FAILED = ev.RunFailed(message="boom")
     ([DONE], ev.RunFinished(run_id="m")),
     ([STEP, *text("t", "x"), STEP_END, DONE], ev.RunFinished(run_id="m")),
     ([part("abort", reason="user"), STEP_END, DONE], ev.RunCancelled(reason="user")),
+    ([FINISH, part("abort"), DONE], ev.RunFinished(run_id="m")),
     ([part("error", errorText="boom"), STEP_END, part("finish", finishReason="error"), DONE],
      FAILED),
     ([part("error", errorText="")], ev.RunFailed()),
@@ -318,6 +319,14 @@ def test_a_stream_that_stops_has_no_end(parts):
 def test_an_error_outside_of_the_framing_fails_the_run():
     body = sse(START) + b'{"error": {"message": "timeout", "code": 504}}\n\n' + sse(FINISH)
     assert decode(body) == [ev.RunStarted(), ev.RunFailed(type="504", message="timeout")]
+
+
+def test_an_error_written_into_a_frame_does_not_hide_it():
+    body = sse(part("text-delta", id="t", delta="x")).removesuffix(b"\n") + b'{"error": "cut"}\n\n'
+    assert decode(body) == [
+        ev.TextDelta(text="x", message_id="t"),
+        ev.RunFailed(message="cut"),
+    ]
 
 
 def test_several_runs_may_share_a_stream():
@@ -653,7 +662,7 @@ FINISH_REASONS = ("stop", "length", "content-filter", "tool-calls", "other")
 
 @st.composite
 def usages(draw: st.DrawFn, **known: Any) -> ev.Usage:
-    given = {name: draw(counts) for name in vercel_ui._COUNTS}
+    given = {name: draw(counts) for name in vercel_metadata.COUNTS}
     if not any(count is not None for count in given.values()):
         given["input_tokens"] = 1
     return ev.Usage(**given, **known)

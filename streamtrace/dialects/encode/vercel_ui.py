@@ -46,7 +46,7 @@ _FINISH_REASONS = {
 
 class _Call(msgspec.Struct):
     name: str | None = None
-    arguments: str = ""
+    arguments: list[str] = []
     ready: bool = False
     answered: bool = False
 
@@ -239,7 +239,7 @@ class VercelUIEncoder(TableEncoder):
         yield from self._tool_started(ev.ToolCallStarted(tool_call_id=call_id))
         call = self._calls[call_id]
         if not call.ready and not call.answered:
-            call.arguments += event.delta
+            call.arguments.append(event.delta)
             yield _part("tool-input-delta", toolCallId=call_id, inputTextDelta=event.delta)
 
     def _ready(self, event: ev.ToolCallReady) -> Iterator[Frame]:
@@ -248,8 +248,8 @@ class VercelUIEncoder(TableEncoder):
         call = self._calls[call_id]
         if call.ready or call.answered:
             return
-        arguments = event.arguments or call.arguments or "{}"
-        call.ready, call.arguments = True, ""
+        arguments = event.arguments or "".join(call.arguments) or "{}"
+        call.ready, call.arguments = True, []
         yield _part(
             "tool-input-available",
             toolCallId=call_id,
