@@ -15,9 +15,9 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from streamtrace.core.frames import Frame, FrameParser
+from streamtrace.core.frames import Frame, FrameParser, LineParser
 from streamtrace.core.outcome import StreamEnd
 from streamtrace.dialects.base import Dialect, Head
 from streamtrace.dialects.detect import by_name
@@ -27,20 +27,33 @@ RECORDINGS = Path(__file__).parent.parent / "tests" / "recordings"
 PIECE_BYTES = 4096
 
 
-def recordings() -> dict[str, list[list[bytes]]]:
-    """Per dialect, its recordings in pieces as a socket would bring them."""
-    found: dict[str, list[list[bytes]]] = defaultdict(list)
+class Body(NamedTuple):
+    """A recording, in pieces as a socket would bring them."""
+
+    head: Head
+    pieces: list[bytes]
+
+
+def recordings() -> dict[str, list[Body]]:
+    """Per dialect, its recordings. Those that are no `.sse` file are lines."""
+    found: dict[str, list[Body]] = defaultdict(list)
     for meta in sorted(RECORDINGS.glob("*.meta.json")):
-        data = meta.with_name(meta.name.replace(".meta.json", ".sse")).read_bytes()
+        name = meta.name.removesuffix(".meta.json")
+        endings = (".sse", ".ndjson", ".txt")
+        path = next(path for one in endings if (path := meta.with_name(name + one)).exists())
+        media_type = "text/event-stream" if path.suffix == ".sse" else "application/x-ndjson"
+        data = path.read_bytes()
         pieces = [data[at : at + PIECE_BYTES] for at in range(0, len(data), PIECE_BYTES)]
-        found[json.loads(meta.read_text())["dialect"]].append(pieces)
+        found[json.loads(meta.read_text())["dialect"]].append(
+            Body(Head(media_type=media_type), pieces)
+        )
     return found
 
 
-def parse(pieces: list[bytes]) -> list[Frame]:
+def parse(body: Body) -> list[Frame]:
     """Bytes to frames."""
-    parser = FrameParser()
-    frames = [frame for piece in pieces for frame in parser.feed(piece)]
+    parser = FrameParser() if body.head.media_type == "text/event-stream" else LineParser()
+    frames = [frame for piece in body.pieces for frame in parser.feed(piece)]
     return frames + parser.close()
 
 
@@ -51,12 +64,12 @@ def decode(dialect: Dialect, frames: list[Frame]) -> int:
     return events + sum(1 for _ in decoder.close())
 
 
-def fold(pieces: list[bytes]) -> None:
+def fold(body: Body) -> None:
     """Bytes to the summary of the run, the dialect being found on the way."""
-    pipeline = Pipeline(Head())
-    for at_ns, piece in enumerate(pieces):
+    pipeline = Pipeline(body.head)
+    for at_ns, piece in enumerate(body.pieces):
         pipeline.feed(piece, at_ns)
-    pipeline.close(StreamEnd(at_ns=len(pieces)), started_at_ns=0)
+    pipeline.close(StreamEnd(at_ns=len(body.pieces)), started_at_ns=0)
 
 
 def median_ns(work: Callable[[], object], rounds: int) -> float:
@@ -75,7 +88,7 @@ def measure(rounds: int) -> dict[str, Any]:
     result: dict[str, Any] = {"python": platform.python_version(), "rounds": rounds}
     for name, streams in recordings().items():
         dialect = by_name(name)
-        framed = [parse(pieces) for pieces in streams]
+        framed = [parse(body) for body in streams]
         frames = sum(map(len, framed))
         events = sum(decode(dialect, one) for one in framed)
         parse_ns = median_ns(lambda: [parse(one) for one in streams], rounds)  # noqa: B023
@@ -85,7 +98,7 @@ def measure(rounds: int) -> dict[str, Any]:
             "streams": len(streams),
             "frames": frames,
             "events": events,
-            "bytes": sum(len(piece) for pieces in streams for piece in pieces),
+            "bytes": sum(len(piece) for body in streams for piece in body.pieces),
             "frames_per_s": frames / parse_ns * 1e9,
             "events_per_s": events / decode_ns * 1e9,
             "all_us_per_frame": all_ns / frames / 1e3,

@@ -3,7 +3,8 @@
 Rules that hold here:
 
 * The file is read in pieces, so its size does not matter.
-* A body that begins with a brace is JSON lines; anything else is Server-Sent Events.
+* A body that begins with a brace is JSON lines, one that begins as Vercel's data stream (`0:"`) is
+  lines as well; anything else is Server-Sent Events.
 * A body holds no times. For the drawing, each line is fed with its offset in bytes in the place of
   a time, and the axis says so; in JSON all times are null, since absent is not zero.
 """
@@ -11,6 +12,7 @@ Rules that hold here:
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,9 +75,11 @@ def _opened(name: str) -> Iterator[BufferedReader]:
         raise UsageError(f"cannot read {name}: {error.strerror or error}") from error
 
 
+_LINES = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:\{|[0-9a-k]:[\"\[{])")
+
+
 def _media_type(head: bytes) -> str:
-    lines = head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
-    return "application/x-ndjson" if lines else "text/event-stream"
+    return "application/x-ndjson" if _LINES.match(head) else "text/event-stream"
 
 
 def _without_times(value: Any) -> Any:

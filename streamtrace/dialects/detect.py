@@ -29,6 +29,8 @@ from streamtrace.dialects.openai_chat import OpenAIChat
 from streamtrace.dialects.openai_responses import OpenAIResponses
 from streamtrace.dialects.typed_json import TypedJson
 from streamtrace.dialects.unknown import Unknown
+from streamtrace.dialects.vercel_data import VercelData
+from streamtrace.dialects.vercel_ui import VercelUI
 
 BUILT_IN: tuple[Dialect, ...] = (
     OpenAIResponses(),
@@ -37,6 +39,8 @@ BUILT_IN: tuple[Dialect, ...] = (
     AgentFlow(),
     Cognis(),
     OpenAIChat(),
+    VercelUI(),
+    VercelData(),
     TypedJson(),
 )
 """In order of preference, which only matters to doubt: named events before those without."""

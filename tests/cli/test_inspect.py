@@ -117,6 +117,16 @@ def test_json_lines_are_known_by_their_brace():
     assert run["generations"][0]["text"] == "Hello"
 
 
+@pytest.mark.parametrize("before", [b"", b"\xef\xbb\xbf\n"])
+def test_the_lines_of_vercels_data_stream_are_known_by_their_code(capsys, tmp_path, before):
+    recording = command.ROOT / "tests" / "recordings" / "ai4_tools.txt"
+    copy = tmp_path / "copy.txt"
+    copy.write_bytes(before + recording.read_bytes())
+    assert main(["inspect", str(copy), "--json"]) == 0
+    run = json.loads(capsys.readouterr().out)
+    assert (run["dialect"], run["status"], run["frames"]) == ("vercel-data", "completed", 21)
+
+
 def test_an_empty_body_is_a_run_of_nothing():
     done = command.run("inspect", "-", "--json", stdin=b"")
     assert done.returncode == 0

@@ -74,10 +74,6 @@ def test_lines_of_json_are_recognised_as_well():
 FOREIGN = {
     "gemini": data('{"candidates":[{"content":{"parts":[{"text":"Hi"}]}}],"modelVersion":"g"}'),
     "gemini interactions": data('{"event_type":"interaction.created","interaction":{"id":"i"}}'),
-    "vercel ui": data(
-        '{"type":"start","messageId":"m"}', '{"type":"start-step"}', '{"type":"text-start"}'
-    ),
-    "vercel ui, an error": data('{"type":"error","errorText":"boom"}'),
     "langgraph": b'event: metadata\ndata: {"run_id":"r","attempt":1}\n\n'
     b'event: error\ndata: {"error":"ValueError","message":"kaput"}\n\n',
     "langgraph events": b'event: values\ndata: {"type":"event","method":"values"}\n\n',
@@ -104,9 +100,9 @@ def test_the_vocabularies_of_others_are_unknown(name):
     assert detected(FOREIGN[name]) == "unknown"
 
 
-def test_a_header_of_others_outweighs_a_kind_of_ours():
+def test_a_header_outweighs_kinds_that_others_have_as_well():
     head = Head(headers={"x-vercel-ai-ui-message-stream": "v1"})
-    assert detected(data('{"type":"start"}', '{"type":"finish"}'), head) == "unknown"
+    assert detected(data('{"type":"start"}', '{"type":"done"}'), head) == "vercel-ui"
 
 
 def test_the_unknown_is_counted_and_timed_and_ends_well():

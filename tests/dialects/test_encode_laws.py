@@ -28,7 +28,18 @@ ROUND_TRIPS = [
     (dialect, stream) for dialect in WRITTEN for stream in OURS if stream.dialect == dialect.name
 ]
 
-NOT_AS_IT_WAS: dict[str, str] = {}
+TEXT_IS_OPEN = "the text is open when the run ends; the encoder closes it first"
+NOT_IN_AI_6 = "has parts that only `ai` 7 reads"
+NOT_AS_IT_WAS: dict[str, str] = {
+    "ai7_abort": TEXT_IS_OPEN,
+    "ai7_auto_approval": NOT_IN_AI_6,
+    "ai7_preliminary": "the encoder is given results, not the progress towards them",
+    "ai7_stream_error": TEXT_IS_OPEN,
+    "sample-vercel-ui-broken": TEXT_IS_OPEN,
+    "sample-vercel-ui-retried": NOT_IN_AI_6,
+    "vercel_ui_abort.synthetic": TEXT_IS_OPEN,
+    "vercel_ui_error.synthetic": TEXT_IS_OPEN,
+}
 """Streams whose events are not what an encoder would be given, with the reason."""
 
 

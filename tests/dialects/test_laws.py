@@ -189,6 +189,9 @@ def test_long_ids_do_not_fill_memory(dialect):
         '{"object":"chat.completion.chunk","choices":[{"delta":{"tool_calls":[%t]}}]}',
         '{"type":"response.output_item.added","output_index":%d,"item":%i}',
         '{"type":"tool_start","name":"%s"}',
+        '{"type":"tool-input-available","toolCallId":"%s","toolName":"%s"}',
+        '{"type":"text-end","id":"%s"}',
+        'b:{"toolCallId":"%s","toolName":"%s"}',
     ]
     machine, decoder = RunMachine(), dialect.decoder()
     tracemalloc.start()
