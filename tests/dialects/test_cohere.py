@@ -40,7 +40,7 @@ def end(reason: str | None = "COMPLETE", **delta: Any) -> dict[str, Any]:
     return {"type": "message-end", "delta": {"finish_reason": reason, **delta}}
 
 
-# --- against the official client -------------------------------------------------------------
+# --- against the official client ------------------------------------------------------------
 
 OFFICIAL: dict[str, dict[str, Any]] = {
     "x-cohere-v2__ai__cohere_tool_call": {
@@ -108,7 +108,7 @@ def test_a_stream_says_what_the_official_client_reads(name):
     assert facts(events_of(Cohere(), OURS[name].frames())) == OFFICIAL[name]
 
 
-# --- rules -----------------------------------------------------------------------------------
+# --- rules ----------------------------------------------------------------------------------
 
 
 def test_a_stream_without_event_names_reads_the_same():
@@ -223,7 +223,7 @@ def test_a_type_of_the_table_with_a_delta_is_sure(event, value, fit):
     assert Cohere().recognise(Head(), frame) is fit
 
 
-# --- the fast path -----------------------------------------------------------------------------
+# --- the fast path --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stream", OURS.values(), ids=str)

@@ -54,7 +54,7 @@ def kinds(events: list[ev.Event], *types: type[ev.Event]) -> list[ev.Event]:
 ENDS = (ev.RunFinished, ev.RunFailed, ev.RunInterrupted, ev.RunCancelled)
 
 
-# --- whole runs --------------------------------------------------------------------------------
+# --- whole runs -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("name", "text", "end"), [
@@ -95,7 +95,7 @@ def test_a_run_is_that_of_the_workflow_else_of_the_task():
     assert told("workflow")[0] == ev.RunStarted(run_id="fb47b2e6-5e43-4f90-be01-d5c5a088d156")
 
 
-# --- the end -----------------------------------------------------------------------------------
+# --- the end --------------------------------------------------------------------------------
 
 USAGE = {"usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}}
 RUN_USAGE = ev.Usage(input_tokens=3, output_tokens=4, scope="run")
@@ -163,7 +163,7 @@ def test_a_ping_is_a_name_without_data():
     assert said(frame("ping")) == [ev.Heartbeat()]
 
 
-# --- text --------------------------------------------------------------------------------------
+# --- text -----------------------------------------------------------------------------------
 
 
 def test_after_agent_messages_a_message_is_the_answer_once_more():
@@ -187,7 +187,7 @@ def test_the_only_output_of_a_workflow_that_streamed_nothing_is_its_text(outputs
     assert text_of(said(flow("text_chunk", text="x"), finished)) == "x"
 
 
-# --- steps of an agent ---------------------------------------------------------------------------
+# --- steps of an agent ----------------------------------------------------------------------
 
 
 def test_a_thought_is_told_as_it_grows_and_once():
@@ -256,7 +256,7 @@ def test_several_tools_of_a_thought_are_several_calls():
     assert [one.result for one in results] == ["ok", None]
 
 
-# --- steps of a workflow -------------------------------------------------------------------------
+# --- steps of a workflow --------------------------------------------------------------------
 
 
 def test_a_model_is_told_of_where_its_node_is_shown():
@@ -316,7 +316,7 @@ def test_what_is_not_known_is_kept():
     assert events_of(Dify(), frames_of(b"data: [1]\n\n")) == [ev.Custom(name="unknown", value=[1])]
 
 
-# --- recognised ----------------------------------------------------------------------------------
+# --- recognised -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("value", "fit"), [
@@ -334,7 +334,7 @@ def test_a_known_event_with_a_task_is_sure(value, fit):
     assert Dify().recognise(Head(), Frame(data=json.dumps(value).encode())) is fit
 
 
-# --- the fast path -------------------------------------------------------------------------------
+# --- the fast path --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stream", OURS.values(), ids=str)

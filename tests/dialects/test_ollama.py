@@ -43,7 +43,7 @@ def chat(text: str = "", *, done: bool = False, model: str = "m", **more: Any) -
     return {"model": model, "created_at": "now", "message": message, "done": done, **more}
 
 
-# --- against the official client -------------------------------------------------------------
+# --- against the official client ------------------------------------------------------------
 
 
 @contextmanager
@@ -124,7 +124,7 @@ def test_a_stream_says_what_the_official_client_reads(stream):
     assert ours(events_of(Ollama(), stream.frames())) == official(stream)
 
 
-# --- rules -----------------------------------------------------------------------------------
+# --- rules ----------------------------------------------------------------------------------
 
 
 def test_lines_and_events_read_the_same():
@@ -215,7 +215,7 @@ def test_a_model_an_answer_and_done_are_sure(value, media_type, fit):
     assert Ollama().recognise(Head(media_type=media_type), frame) is fit
 
 
-# --- through the middleware --------------------------------------------------------------------
+# --- through the middleware -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("options", [{"json_lines": True}, {"dialect": "ollama"}], ids=str)
@@ -244,7 +244,7 @@ def test_lines_are_observed_by_either_opt_in(options, media_type):
     )
 
 
-# --- the fast path -----------------------------------------------------------------------------
+# --- the fast path --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stream", OURS, ids=str)
