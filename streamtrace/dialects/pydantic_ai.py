@@ -116,7 +116,7 @@ class _PydanticAiDecoder:
 
     def _part_start(self, value: _Fields) -> Iterator[ev.Event]:
         part, index = as_object(value.get("part")), _index(value)
-        kind = part.get("part_kind")
+        kind = as_id(part.get("part_kind")) or "part_start"
         _remember(self._parts, index, None)
         if kind in ("tool-call", "builtin-tool-call"):
             call = self._new_call(part)
@@ -133,7 +133,7 @@ class _PydanticAiDecoder:
         elif kind == "builtin-tool-return":
             yield from self._result(part)
         elif kind not in _CONTENTS:
-            yield ev.Custom(name=as_id(kind) or "part_start", value=part)
+            yield ev.Custom(name=kind, value=part)
 
     def _part_delta(self, value: _Fields) -> Iterable[ev.Event]:
         delta = as_object(value.get("delta"))
@@ -274,7 +274,7 @@ _HANDLERS: Mapping[str, _Handler] = {
     ),
 }  # fmt: skip
 
-_CONTENTS: Mapping[Any, type[_TextPiece] | type[_ReasoningPiece]] = {
+_CONTENTS: Mapping[str, type[_TextPiece] | type[_ReasoningPiece]] = {
     "text": _TextPiece,
     "thinking": _ReasoningPiece,
 }
