@@ -7,7 +7,7 @@ Rules that hold here (what `agno` 3.1.10 sends, unless said otherwise):
 * One run is the stream's own: that of the workflow, else of the team, else of the agent. The runs
   inside it are steps, and only its own end is the end. `RunCompleted` follows `RunCancelled`.
 * `content` is a delta in `RunContent`, and all of it once more in `RunCompleted`. The content of a
-  workflow is its last step's: text, unless one of its runs answered with the same.
+  workflow is its last step's. What is said whole is text, unless a run has answered with the same.
 * A request to a model is a generation. It has no id on the wire: it gets that of its run, and a
   number.
 * A reasoning step repeats the reasoning so far. It is not told where that came in deltas.
@@ -159,7 +159,8 @@ class _AgnoDecoder:
     # Runs.
 
     def _started(self, run: _Run, value: _Fields) -> Iterator[ev.Event]:
-        run.model, run.provider = as_id(value.get("model")), as_id(value.get("model_provider"))
+        run.model = as_id(value.get("model")) or run.model
+        run.provider = as_id(value.get("model_provider")) or run.provider
         if not run.is_root:
             yield ev.StepStarted(name=run.name or "run", step_id=run.id)
         elif self._ended:
