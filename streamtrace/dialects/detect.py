@@ -21,12 +21,17 @@ from streamtrace.core.errors import ConfigError
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_object
 from streamtrace.dialects.ag_ui import AgUi
+from streamtrace.dialects.agno import Agno
 from streamtrace.dialects.anthropic import Anthropic
 from streamtrace.dialects.base import Dialect, Fit, Head
+from streamtrace.dialects.cohere import Cohere
+from streamtrace.dialects.dify import Dify
 from streamtrace.dialects.house import HEARTBEATS
 from streamtrace.dialects.named import AgentFlow, Cognis
+from streamtrace.dialects.ollama import Ollama
 from streamtrace.dialects.openai_chat import OpenAIChat
 from streamtrace.dialects.openai_responses import OpenAIResponses
+from streamtrace.dialects.pydantic_ai import PydanticAi
 from streamtrace.dialects.typed_json import TypedJson
 from streamtrace.dialects.unknown import Unknown
 from streamtrace.dialects.vercel_data import VercelData
@@ -36,6 +41,11 @@ BUILT_IN: tuple[Dialect, ...] = (
     OpenAIResponses(),
     Anthropic(),
     AgUi(),
+    Cohere(),
+    Dify(),
+    Agno(),
+    PydanticAi(),
+    Ollama(),
     AgentFlow(),
     Cognis(),
     OpenAIChat(),

@@ -54,6 +54,7 @@ _CACHED = (
     "input_tokens_details.cached_tokens",
     "input_token_details.cache_read",
 )
+_CACHE_WRITE = ("cache_write_tokens", "prompt_tokens_details.cache_write_tokens")
 _REASONING = (
     "reasoning_tokens",
     "reasoningTokens",
@@ -153,8 +154,10 @@ def usage_of(body: Json, scope: str = "run", model: str | None = None) -> Usage 
         input_tokens=input_tokens,
         output_tokens=output_tokens,
         cached_input_tokens=_count(counts, _CACHED),
+        cache_write_tokens=_count(counts, _CACHE_WRITE),
         reasoning_tokens=_count(counts, _REASONING),
         model=model_of(counts) or model_of(body) or model,
+        provider=_word(counts, ("provider",)),
         scope=scope,
     )
 

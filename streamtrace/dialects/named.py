@@ -17,7 +17,8 @@ from typing import Any, ClassVar
 from streamtrace.core.events import Custom, Event, Heartbeat, TextDelta
 from streamtrace.core.frames import Frame
 from streamtrace.dialects import house
-from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
+from streamtrace.dialects.base import Decoder, Dialect, Encoder, Envelope, Fit, Head, says
+from streamtrace.dialects.encode.house import AgentFlowEncoder, CognisEncoder
 
 
 class _Named(Dialect):
@@ -44,6 +45,11 @@ class Cognis(_Named):
 
     name = "cognis"
     text_event = "token"
+    encodes = CognisEncoder.encodes
+
+    def encoder(self, envelope: Envelope = Envelope()) -> Encoder:  # noqa: B008  immutable
+        """A writer of one stream."""
+        return CognisEncoder()
 
 
 class AgentFlow(_Named):
@@ -51,6 +57,11 @@ class AgentFlow(_Named):
 
     name = "agentflow"
     text_event = "message_chunk"
+    encodes = AgentFlowEncoder.encodes
+
+    def encoder(self, envelope: Envelope = Envelope()) -> Encoder:  # noqa: B008  immutable
+        """A writer of one stream."""
+        return AgentFlowEncoder()
 
     def recognise(self, head: Head, frame: Frame) -> Fit:
         """By the event that carries text; the other names are shared, but not with plain data."""

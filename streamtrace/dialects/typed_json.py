@@ -17,7 +17,8 @@ from typing import Any
 from streamtrace.core.events import Custom, Event, Heartbeat, ReasoningDelta, RunFinished, TextDelta
 from streamtrace.core.frames import Frame
 from streamtrace.dialects import house
-from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
+from streamtrace.dialects.base import Decoder, Dialect, Encoder, Envelope, Fit, Head, says
+from streamtrace.dialects.encode.house import TypedJsonEncoder
 
 _SENTINEL = b"[DONE]"
 
@@ -31,6 +32,7 @@ class TypedJson(Dialect):
 
     name = "generic"
     says = says("run thread text reasoning tool_start arguments result model usage error terminal")
+    encodes = TypedJsonEncoder.encodes
 
     def recognise(self, head: Head, frame: Frame) -> Fit:
         """By a kind of the table; kinds that others have too need a second frame."""
@@ -49,6 +51,10 @@ class TypedJson(Dialect):
     def decoder(self) -> Decoder:
         """A decoder that knows its open tool calls."""
         return _TypedJsonDecoder()
+
+    def encoder(self, envelope: Envelope = Envelope()) -> Encoder:  # noqa: B008  immutable
+        """A writer of one stream."""
+        return TypedJsonEncoder()
 
 
 class _TypedJsonDecoder:
