@@ -44,6 +44,7 @@ MAX_THOUGHTS = 256
 """Thoughts of one stream that are remembered; of more, the oldest is forgotten."""
 MAX_TOOLS = 64
 """Tools of one thought."""
+MAX_PIECES = 64
 MAX_TURN_CHARS = 64 * 1024
 """Text of a turn that is kept to find it again in a thought. Of longer turns none is told again."""
 
@@ -175,6 +176,8 @@ class _DifyDecoder:
         self._told = True
         self._told_as_agent = self._told_as_agent or kind == "agent_message"
         if self._turn_chars < MAX_TURN_CHARS:
+            if len(self._turn) >= MAX_PIECES:  # many small strings cost more than one
+                self._turn = ["".join(self._turn)]
             self._turn.append(text)
             self._turn_chars += len(text)
         events.append(ev.TextDelta(text=text, message_id=message_id))

@@ -12,6 +12,7 @@ Rules that hold here:
   arguments are `{}`, as in the SDK.
 * A question is a tool that waits, for its approval or for its result. One without a tool, for which
   the protocol has no word, becomes a part `data-interrupt` with its reason.
+* `start` is the first part or none: behind others a client would begin another message.
 * Of an error only the text is sent: clients of `ai` 5 reject what they do not know beside it.
 """
 
@@ -55,6 +56,7 @@ class VercelUIEncoder(TableEncoder):
     """A writer of one stream."""
 
     def __init__(self) -> None:
+        self._begun = False
         self._ended = False
         self._in_step = False
         self._response_id: str | None = None
@@ -67,7 +69,11 @@ class VercelUIEncoder(TableEncoder):
 
     def encode(self, event: ev.Event) -> Iterable[Frame]:
         """The frames that say it; none for what this wire cannot say, or behind the end."""
-        return () if self._ended else super().encode(event)
+        if self._ended:
+            return ()
+        frames = tuple(super().encode(event))
+        self._begun = self._begun or any(frame.data is not None for frame in frames)
+        return frames
 
     def close(self) -> Iterable[Frame]:
         """The sentinel, if the run has ended: a cut stream must not look whole."""
@@ -76,7 +82,8 @@ class VercelUIEncoder(TableEncoder):
     # --- the run -----------------------------------------------------------------------------
 
     def _run_started(self, event: ev.RunStarted) -> Iterator[Frame]:
-        yield _part("start", messageId=event.run_id)
+        if not self._begun:
+            yield _part("start", messageId=event.run_id)
 
     def _run_finished(self, event: ev.RunFinished) -> Iterator[Frame]:
         yield from self._close_step()
