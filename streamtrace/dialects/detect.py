@@ -20,10 +20,13 @@ import msgspec
 from streamtrace.core.errors import ConfigError
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_object
+from streamtrace.dialects.a2a import A2A
+from streamtrace.dialects.a2a_03 import A2A03
 from streamtrace.dialects.ag_ui import AgUi
 from streamtrace.dialects.anthropic import Anthropic
 from streamtrace.dialects.base import Dialect, Fit, Head
 from streamtrace.dialects.house import HEARTBEATS
+from streamtrace.dialects.mcp import Mcp
 from streamtrace.dialects.named import AgentFlow, Cognis
 from streamtrace.dialects.openai_chat import OpenAIChat
 from streamtrace.dialects.openai_responses import OpenAIResponses
@@ -34,6 +37,9 @@ BUILT_IN: tuple[Dialect, ...] = (
     OpenAIResponses(),
     Anthropic(),
     AgUi(),
+    A2A(),
+    A2A03(),
+    Mcp(),
     AgentFlow(),
     Cognis(),
     OpenAIChat(),
