@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
-from zlib import crc32
 
 import msgspec
 
@@ -38,10 +37,10 @@ from streamtrace.core.jsonio import (
 )
 from streamtrace.dialects.base import Decoder, Dialect, Encoder, Envelope, Fit, Head, says
 from streamtrace.dialects.encode.a2a import A2AEncoder
+from streamtrace.dialects.repeated import Said
 
-MAX_REMEMBERED = 1024
-"""Messages and artifacts, and tool calls, that a stream's decoder remembers, of each; of more, the
-oldest is forgotten."""
+MAX_CALLS = 1024
+"""Tool calls that a stream's decoder remembers; of more, the oldest is forgotten."""
 
 _METHODS = ("SendStreamingMessage", "SubscribeToTask")
 _PATHS = (":stream", ":subscribe")
@@ -147,71 +146,11 @@ class _HotFrame(msgspec.Struct, rename="camel", gc=False):
 _hot_decoder = msgspec.json.Decoder(_HotFrame)
 
 
-class _Item:
-    """A message or an artifact: how much was said in it, whether by a message, and if as news."""
-
-    __slots__ = ("chars", "digest", "is_message", "is_news")
-
-    def __init__(self, is_message: bool, is_news: bool) -> None:
-        self.is_message = is_message
-        self.is_news = is_news
-        self.chars = 0
-        self.digest = 0
-
-    def add(self, text: str) -> None:
-        self.chars += len(text)
-        self.digest = _digest(text, self.digest)
-
-
-class _Said:
-    """All that was said in one voice, as lengths and digests, in the order of its items."""
-
-    def __init__(self) -> None:
-        self.items: dict[str, _Item] = {}
-        self._nameless = 0
-
-    def news(self, key: str | None, text: str, *, append: bool, is_message: bool) -> str:
-        """What of `text` was not said before. All of it counts as said from now on."""
-        item = None if key is None else self.items.get(key)
-        if item is None:
-            if key is None:
-                self._nameless += 1
-            is_news = append or not self._repeats(text, is_message)
-            item = _Item(is_message, is_news)
-            _remember(self.items, key or f"#{self._nameless}", item)
-            item.add(text)
-            return text if is_news else ""
-        if not append:
-            said = item.chars
-            if _digest(text[:said]) != item.digest:
-                return ""  # replaced: words cannot be taken back
-            text = text[said:]
-        item.add(text)
-        item.is_news = item.is_news or bool(text)
-        return text
-
-    def _repeats(self, text: str, by_message: bool) -> bool:
-        rest = len(text)
-        for item in reversed(self.items.values()):
-            rest -= item.chars
-            if rest < 0 or not (by_message or item.is_message):
-                return False
-            if _digest(text[rest : rest + item.chars]) != item.digest:
-                return False
-            if not rest:
-                return True
-        return False
-
-
-def _digest(text: str, before: int = 0) -> int:
-    return crc32(text.encode("utf-8", "surrogatepass"), before)
-
-
 class A2ADecoder:
     """Reads the objects of 1.0. What 0.3 does in another way are its two methods `hot`, `body`."""
 
     def __init__(self) -> None:
-        self._said, self._thought = _Said(), _Said()
+        self._said, self._thought = Said(), Said()
         self._run_id: str | None = None
         self._thread_id: str | None = None
         self._begun = self._waits = self._has_task = False
@@ -224,9 +163,8 @@ class A2ADecoder:
             frame = _hot_decoder.decode(data)
         except NOT_HOT:
             return None
-        if frame.error is not None:
-            return None
-        return frame.artifact_update if frame.result is None else frame.result.artifact_update
+        result = frame.artifact_update if frame.result is None else frame.result.artifact_update
+        return result if frame.error is None else None
 
     def body(self, value: _Fields) -> tuple[str, _Fields]:
         """What the frame is about, and its fields."""
@@ -238,6 +176,7 @@ class A2ADecoder:
         return "unknown", value
 
     def decode(self, frame: Frame) -> Iterable[ev.Event]:
+        """What the frame says."""
         if self._has_task and not self._waits and frame.data and frame.event != "error":
             update = self.hot(frame.data)
             if update is not None and (more := self._more(update)):
@@ -257,24 +196,21 @@ class A2ADecoder:
         return (ev.Custom(name=frame.event or "unknown", value=value),)
 
     def close(self) -> Iterable[ev.Event]:
+        """That a stream stopped says nothing."""
         return ()
 
     def _more(self, update: HotUpdate) -> ev.Event | None:
         artifact = update.artifact
-        if (
-            not update.append
-            or update.last_chunk
-            or update.metadata is not None
-            or artifact.metadata is not None
-            or any(part.metadata is not None for part in artifact.parts)
-        ):
+        part = artifact.parts[0] if len(artifact.parts) == 1 else None
+        if part is None or not part.text or not update.append or update.last_chunk:
             return None
-        item = self._said.items.get(artifact.artifact_id)
-        text = "".join([part.text for part in artifact.parts])
-        if item is None or not text:
+        if part.metadata is not None or not _is_plain(update.metadata, artifact.metadata):
             return None
-        item.add(text)
-        return ev.TextDelta(text=text, message_id=artifact.artifact_id)
+        known = self._said.texts.get(artifact.artifact_id)
+        if known is None:
+            return None
+        known.add(part.text)
+        return ev.TextDelta(text=part.text, message_id=artifact.artifact_id)
 
     def _task(self, task: _Fields) -> Iterator[ev.Event]:
         follows = not self._begun and _state(task.get("status")) in _UNDER_WAY
@@ -292,9 +228,10 @@ class A2ADecoder:
         artifact = as_object(update.get("artifact"))
         metadata = as_object(update.get("metadata"))
         yield from self._artifact(artifact, metadata, append=update.get("append") is True)
-        item = self._said.items.get(as_id(artifact.get("artifactId")) or "")
-        if update.get("lastChunk") is True and item is not None and item.chars and item.is_news:
-            yield ev.MessageFinished(message_id=as_id(artifact.get("artifactId")))
+        artifact_id = as_id(artifact.get("artifactId"))
+        known = self._said.texts.get(artifact_id)
+        if update.get("lastChunk") is True and known is not None and known.is_news:
+            yield ev.MessageFinished(message_id=artifact_id)
 
     def _status_update(self, update: _Fields) -> Iterator[ev.Event]:
         yield from self._begin(update.get("taskId"), update, has_task=True)
@@ -326,7 +263,7 @@ class A2ADecoder:
         if state in _FAILED:
             yield ev.RunFailed(type=code or state, message=_texts(_parts(message))[0] or None)
             return
-        if code is None:
+        if message and code is None:
             yield from self._agent_message(message, hints)
         end = _ENDS.get(state)
         yield ev.Custom(name=state, value=status) if end is None else end(self, state, message)
@@ -346,8 +283,8 @@ class A2ADecoder:
             yield ev.Custom(name="message", value=message)
             return
         key = as_id(message.get("messageId"))
-        told_id = as_id(hints.get("adk_event_id")) or key  # ADK's pieces of a message are messages
-        yield from self._content(key, told_id, _parts(message), hints, append=False, is_message=True)
+        joint = as_id(hints.get("adk_event_id")) or key  # the pieces of a message are messages
+        yield from self._content(key, joint, _parts(message), hints, append=False, is_message=True)
 
     def _artifact(
         self, artifact: _Fields, metadata: _Fields, *, append: bool
@@ -366,7 +303,7 @@ class A2ADecoder:
         append: bool,
         is_message: bool,
     ) -> Iterator[ev.Event]:
-        is_new = append or key not in self._said.items
+        is_new = append or key not in self._said.texts
         text, thought = _texts(parts)
         if thought:
             news = self._thought.news(key, thought, append=append, is_message=is_message)
@@ -384,7 +321,7 @@ class A2ADecoder:
                 yield from self._result(data)
             elif is_new and not isinstance(part.get("text"), str):
                 yield ev.Custom(name="data" if "data" in part else "part", value=part)
-        usage = hints.get("adk_usage_metadata")
+        usage = hints.get(_USAGE)
         if isinstance(usage, dict):
             yield _usage(usage)
 
@@ -395,7 +332,7 @@ class A2ADecoder:
             call_id = f"tool-{self._nameless_calls}"
         elif call_id in self._calls:
             return
-        _remember(self._calls, call_id, False)
+        self._remember(call_id, answered=False)
         yield ev.ToolCallStarted(tool_call_id=call_id, name=as_id(data.get("name")))
         yield ev.ToolCallReady(tool_call_id=call_id, arguments=dump_json(data.get("args") or {}))
 
@@ -404,8 +341,13 @@ class A2ADecoder:
         if call_id is None:
             yield ev.Custom(name="function_response", value=data)
         elif not self._calls.get(call_id):
-            _remember(self._calls, call_id, True)
+            self._remember(call_id, answered=True)
             yield ev.ToolCallResult(tool_call_id=call_id, result=dump_json(data.get("response")))
+
+    def _remember(self, call_id: str, *, answered: bool) -> None:
+        if len(self._calls) >= MAX_CALLS and call_id not in self._calls:
+            del self._calls[next(iter(self._calls))]
+        self._calls[call_id] = answered
 
     def _error(self, error: Any) -> Iterator[ev.Event]:
         facts = error if isinstance(error, dict) else {"message": error}
@@ -422,6 +364,7 @@ _READ: Mapping[str, Callable[[A2ADecoder, _Fields], Iterable[ev.Event]]] = {
     "message": A2ADecoder._message,
 }
 
+_USAGE = "adk_usage_metadata"
 _UNDER_WAY = ("submitted", "working")
 _FAILED = ("failed", "rejected")
 _ENDS: Mapping[str, Callable[[A2ADecoder, str, _Fields], ev.Event]] = {
@@ -461,6 +404,14 @@ def _awaited(message: _Fields) -> str | None:
     return None
 
 
+def _is_plain(*metadata: Any) -> bool:
+    """Whether nothing is told by these."""
+    for one in metadata:
+        if one is not None and (not isinstance(one, dict) or _USAGE in one):
+            return False
+    return True
+
+
 def _reason(error: _Fields) -> str | None:
     """The word that A2A has for an error; JSON-RPC keeps it under `data`, REST under `details`."""
     details = error.get("data") or error.get("details")
@@ -492,9 +443,3 @@ def _count(value: Any) -> int | None:
 def _sum(*counts: int | None) -> int | None:
     known = [count for count in counts if count is not None]
     return sum(known) if known else None
-
-
-def _remember(memory: dict[str, Any], key: str, value: Any) -> None:
-    if len(memory) >= MAX_REMEMBERED and key not in memory:
-        del memory[next(iter(memory))]
-    memory[key] = value

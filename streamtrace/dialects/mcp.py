@@ -1,6 +1,6 @@
 """MCP: what a server streams in answer to a request, over Streamable HTTP.
 
-Rules that hold here (all versions from 2024-11-05 to 2026-07-28, as mcp 2.3.0 types and sends them):
+Rules that hold here (all versions from 2024-11-05 to 2026-07-28, as mcp 2.3.0 types them):
 
 * A run is a request. `tools/call` is a run of one tool call, with the name and arguments that stand
   in the request; any other method is a run without one.
@@ -94,7 +94,7 @@ def _fit(head: Head, message: Any) -> Fit:
 
 
 def _is_ours(method: str) -> bool:
-    return method in ("initialize", "ping") or method.split("/")[0] in _AREAS
+    return method in ("initialize", "ping") or method.partition("/")[0] in _AREAS
 
 
 class _Request(msgspec.Struct, frozen=True):
