@@ -119,7 +119,7 @@ class _McpDecoder:
         self._is_asked = bool(self._waiting)
         self._run_id = next(iter(self._waiting), None)
         self._thread_id = as_id(head.headers.get(_SESSION))
-        self._begun = False
+        self._begun = self._has_answered = False
         self._end: ev.Event | None = None  # told when all is answered
 
     def decode(self, frame: Frame) -> Iterator[ev.Event]:
@@ -182,27 +182,29 @@ class _McpDecoder:
         if message.get("error"):
             yield from self._error(call_id, message["error"])
         else:
-            method = None if request is None else request.method
-            yield from self._result(call_id, method, answered, result)
+            self._end = self._end or ev.RunFinished(run_id=self._run_id, thread_id=self._thread_id)
+            kind = as_id(result.get("resultType")) or "complete"
+            is_whole = "content" in result or "structuredContent" in result
+            if kind == "input_required":
+                reason = _first_method(as_object(result.get("inputRequests")))
+                self._end = ev.RunInterrupted(reason=reason, tool_call_id=call_id)
+            elif kind != "complete":
+                yield ev.Custom(name=kind, value=result)
+            elif is_whole and (call_id is not None or request is None):
+                yield from self._tool_result(call_id, answered or "tool", result)
+            else:
+                yield ev.Custom(name="result" if request is None else request.method, value=result)
+        self._has_answered = True
 
-    def _result(
-        self, call_id: str | None, method: str | None, answered: str | None, result: _Fields
+    def _tool_result(
+        self, call_id: str | None, answered: str, result: _Fields
     ) -> Iterator[ev.Event]:
-        kind = as_id(result.get("resultType")) or "complete"
-        self._end = self._end or ev.RunFinished(run_id=self._run_id, thread_id=self._thread_id)
-        if kind == "input_required":
-            reason = _first_method(as_object(result.get("inputRequests")))
-            self._end = ev.RunInterrupted(reason=reason, tool_call_id=call_id)
-        elif kind != "complete" or ("content" not in result and "structuredContent" not in result):
-            name = method or "result" if kind == "complete" else kind
-            yield ev.Custom(name=name, value=result)
-        else:
-            if call_id is None:
-                call_id = answered or "tool"
-                yield ev.ToolCallStarted(tool_call_id=call_id)
-                yield ev.ToolCallReady(tool_call_id=call_id, requested=True)
-            is_error = result.get("isError") is True
-            yield ev.ToolCallResult(tool_call_id=call_id, result=_text(result), is_error=is_error)
+        if call_id is None:
+            yield ev.ToolCallStarted(tool_call_id=answered)
+            if not self._has_answered:
+                yield ev.ToolCallReady(tool_call_id=answered, requested=True)
+        is_error = result.get("isError") is True
+        yield ev.ToolCallResult(tool_call_id=answered, result=_text(result), is_error=is_error)
 
     def _error(self, call_id: str | None, error: Any) -> Iterator[ev.Event]:
         facts = error if isinstance(error, dict) else {"message": error}

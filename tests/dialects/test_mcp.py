@@ -129,10 +129,11 @@ def test_without_its_request_a_result_tells_that_there_was_a_call() -> None:
     ]
 
 
-def test_without_the_requests_every_response_is_a_run() -> None:
-    runs = said(answer(request_id=1), answer({}, request_id=2))
+def test_without_the_requests_every_response_is_a_run_and_the_first_began_with_the_stream() -> None:
+    runs = said(answer(request_id=1), answer({}, request_id=2), answer(request_id=3))
     ends = [one.run_id for one in runs if isinstance(one, ev.RunStarted | ev.RunFinished)]
-    assert ends == ["1", "1", "2", "2"]
+    assert ends == ["1", "1", "2", "2", "3", "3"]
+    assert [one.tool_call_id for one in runs if isinstance(one, ev.ToolCallReady)] == ["1"]
 
 
 @pytest.mark.parametrize(
@@ -230,9 +231,9 @@ def test_every_kind_of_response_ends_the_run(response: Any, expected: list[ev.Ev
     assert said(response, asked=request()) == [STARTED, *CALLED, *expected]
 
 
-@pytest.mark.parametrize("method", ["initialize", "tools/list", "resources/read"])
+@pytest.mark.parametrize("method", ["initialize", "tools/list", "tasks/result"])
 def test_other_methods_are_runs_without_a_call(method: str) -> None:
-    result = {"contents": [], "serverInfo": {"name": "demo", "version": "1"}}
+    result = {"content": [], "serverInfo": {"name": "demo", "version": "1"}}
     assert said(answer(result), asked=request(1, method)) == [
         STARTED,
         ev.RunStarted(run_id="1", agent="demo"),
