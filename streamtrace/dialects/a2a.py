@@ -8,8 +8,8 @@ Rules that hold here (protocol 1.0, as a2a-sdk 1.3.0 types and sends it):
   of a failed task is its error, and no text.
 * Agents say things twice: an artifact whole after its pieces, an answer as message and as artifact,
   the pieces of an answer and then all of it. Only what is new is told: what is behind the text
-  known of that id, and nothing of a message or artifact that begins by repeating what was said
-  last. An artifact is never taken for the repetition of another.
+  known of that id, and nothing of a new message that equals what was said last, in one piece or
+  several. An artifact can repeat messages so, but no other artifact.
 * A stream that begins with a task under way follows one from before (SubscribeToTask): what that
   task holds was told to whoever asked first.
 * A run ends with the state of its task, with a status that is `final` (0.3), with an error, or with
@@ -27,14 +27,7 @@ import msgspec
 
 from streamtrace.core import events as ev
 from streamtrace.core.frames import Frame
-from streamtrace.core.jsonio import (
-    as_count,
-    as_id,
-    as_object,
-    as_string,
-    as_word,
-    dump_json,
-)
+from streamtrace.core.jsonio import as_count, as_id, as_object, as_string, as_word, dump_json
 from streamtrace.dialects.base import Decoder, Dialect, Encoder, Envelope, Fit, Head, says
 from streamtrace.dialects.encode.a2a import A2AEncoder
 from streamtrace.dialects.repeated import Said
