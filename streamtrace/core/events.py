@@ -168,10 +168,14 @@ class ToolCallArgumentsDelta(Event, frozen=True, kw_only=True):
 
 
 class ToolCallReady(Event, frozen=True, kw_only=True):
-    """The arguments are complete; the tool can run. `arguments`, if given, is the whole text."""
+    """The arguments are complete; the tool can run. `arguments`, if given, is the whole text.
+
+    `requested`: the request asked for the call. It began with the run, and no model made it.
+    """
 
     tool_call_id: str
     arguments: str | None = None
+    requested: bool = False
 
 
 class ToolCallResult(Event, frozen=True, kw_only=True):

@@ -285,12 +285,15 @@ class RunMachine:
         call = self._known_tool_call(event.tool_call_id, at_ns)
         if call is None:
             return
-        if call.ready_ns is None:
+        if event.requested:
+            call.started_ns = call.ready_ns = 0
+        elif call.ready_ns is None:
             call.ready_ns = at_ns
         if call.status == "started":
             call.status = "ready"
         if event.arguments and not call.arguments.chars:  # some wires tell them at the end only
-            self._output(at_ns)
+            if not event.requested:
+                self._output(at_ns)
             call.arguments.add(event.arguments)
 
     def _result(self, event: ev.ToolCallResult, at_ns: int) -> None:

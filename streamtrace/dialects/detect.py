@@ -20,6 +20,8 @@ import msgspec
 from streamtrace.core.errors import ConfigError
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_object
+from streamtrace.dialects.a2a import A2A
+from streamtrace.dialects.a2a_03 import A2A03
 from streamtrace.dialects.ag_ui import AgUi
 from streamtrace.dialects.agno import Agno
 from streamtrace.dialects.anthropic import Anthropic
@@ -27,6 +29,7 @@ from streamtrace.dialects.base import Dialect, Fit, Head
 from streamtrace.dialects.cohere import Cohere
 from streamtrace.dialects.dify import Dify
 from streamtrace.dialects.house import HEARTBEATS
+from streamtrace.dialects.mcp import Mcp
 from streamtrace.dialects.named import AgentFlow, Cognis
 from streamtrace.dialects.ollama import Ollama
 from streamtrace.dialects.openai_chat import OpenAIChat
@@ -46,6 +49,9 @@ BUILT_IN: tuple[Dialect, ...] = (
     Agno(),
     PydanticAi(),
     Ollama(),
+    A2A(),
+    A2A03(),
+    Mcp(),
     AgentFlow(),
     Cognis(),
     OpenAIChat(),

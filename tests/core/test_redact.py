@@ -137,7 +137,7 @@ def test_every_free_text_field_of_the_vocabulary_is_decided_on() -> None:
         *("run_id", "thread_id", "agent", "type", "tool_call_id", "name", "step_id"),
         *("response_id", "model", "provider", "finish_reasons", "scope", "message_id", "role"),
         *("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens"),
-        *("reasoning_tokens", "is_error", "is_delta"),
+        *("reasoning_tokens", "is_error", "is_delta", "requested"),
     }
     vocabulary = [kind for kind in ev.Event.__subclasses__() if kind.__module__ == ev.__name__]
     assert len(vocabulary) > 20

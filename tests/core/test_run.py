@@ -73,6 +73,18 @@ def test_arguments_that_are_told_late_do_not_move_the_time_the_tool_was_ready() 
     )
 
 
+def test_a_call_that_the_request_asked_for_began_with_it_and_is_no_models() -> None:
+    run = fold(
+        (30, ev.ToolCallStarted(tool_call_id="c", name="search")),
+        (30, ev.ToolCallReady(tool_call_id="c", arguments='{"q":1}', requested=True)),
+        (90, ev.ToolCallResult(tool_call_id="c", result="found")),
+    )
+    (call,) = run.tool_calls
+    assert (call.started_ns, call.ready_ns, call.finished_ns) == (0, 0, 90 * MS)
+    assert call.arguments.text == '{"q":1}'
+    assert (run.generations, run.time_to_first_token_ns) == ([], None)
+
+
 def test_no_token_means_no_token_times_rather_than_the_end() -> None:
     run = fold((1, ev.RunStarted()), (2, ev.RunFinished()))
     assert run.time_to_first_token_ns is None

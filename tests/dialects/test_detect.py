@@ -79,10 +79,6 @@ FOREIGN = {
     "langgraph events": b'event: values\ndata: {"type":"event","method":"values"}\n\n',
     "langserve": b'event: metadata\ndata: {"run_id":"r"}\n\nevent: end\n\n',
     "langchain events": data('{"event":"on_chain_start","data":{},"run_id":"r"}'),
-    "a2a": data('{"result":{"task":{"id":"t"}},"id":1,"jsonrpc":"2.0"}')
-    + b'event: error\ndata: {"error":{"code":-32603}}\n\n',
-    "a2a rest": data('{"statusUpdate":{"taskId":"t","status":{"state":"TASK_STATE_WORKING"}}}'),
-    "mcp": b'event: message\ndata: {"jsonrpc":"2.0","method":"notifications/progress"}\n\n',
     "chatkit": data('{"type":"thread.created","thread":{}}', '{"type":"notice"}'),
     "plain text": data("hello", "world"),
     "json without a kind": data("[1]", "2", '{"a":1}'),

@@ -39,6 +39,9 @@ NOT_AS_IT_WAS: dict[str, str] = {
     "sample-vercel-ui-retried": NOT_IN_AI_6,
     "vercel_ui_abort.synthetic": TEXT_IS_OPEN,
     "vercel_ui_error.synthetic": TEXT_IS_OPEN,
+    "a2a10_jsonrpc_message": "what we write is always a task",
+    "a2a10_adk_input_required": "which call waits is not written",
+    "a2a10_adk_v2_input_required": "which call waits is not written",
 }
 """Streams whose events are not what an encoder would be given, with the reason."""
 

@@ -32,7 +32,12 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def head(self) -> Head:
-        return Head(media_type="application/x-ndjson" if self.lines else "text/event-stream")
+        """With the request, where `NAME.request.json` beside the body holds it."""
+        asked = self.path.with_suffix(".request.json")
+        return Head(
+            media_type="application/x-ndjson" if self.lines else "text/event-stream",
+            request=json.loads(asked.read_bytes()) if asked.exists() else None,
+        )
 
     def frames(self, *chunks: bytes) -> list[Frame]:
         """The frames of the body, or of the chunks that are given in its place."""
@@ -71,6 +76,7 @@ def _samples() -> list[Stream]:
             path=path,
         )
         for path in sorted(SAMPLES.glob("*/*"))
+        if path.suffix in (".sse", *LINES)
     ]
 
 
