@@ -26,6 +26,7 @@ from streamtrace.dialects.base import Dialect, Fit, Head
 from streamtrace.dialects.house import HEARTBEATS
 from streamtrace.dialects.named import AgentFlow, Cognis
 from streamtrace.dialects.openai_chat import OpenAIChat
+from streamtrace.dialects.openai_completions import OpenAICompletions
 from streamtrace.dialects.openai_responses import OpenAIResponses
 from streamtrace.dialects.typed_json import TypedJson
 from streamtrace.dialects.unknown import Unknown
@@ -37,6 +38,7 @@ BUILT_IN: tuple[Dialect, ...] = (
     AgentFlow(),
     Cognis(),
     OpenAIChat(),
+    OpenAICompletions(),
     TypedJson(),
 )
 """In order of preference, which only matters to doubt: named events before those without."""
