@@ -25,6 +25,7 @@ from streamtrace.dialects.anthropic import Anthropic
 from streamtrace.dialects.base import Dialect, Fit, Head
 from streamtrace.dialects.house import HEARTBEATS
 from streamtrace.dialects.named import AgentFlow, Cognis
+from streamtrace.dialects.openai_assistants import OpenAIAssistants
 from streamtrace.dialects.openai_chat import OpenAIChat
 from streamtrace.dialects.openai_completions import OpenAICompletions
 from streamtrace.dialects.openai_responses import OpenAIResponses
@@ -33,6 +34,7 @@ from streamtrace.dialects.unknown import Unknown
 
 BUILT_IN: tuple[Dialect, ...] = (
     OpenAIResponses(),
+    OpenAIAssistants(),
     Anthropic(),
     AgUi(),
     AgentFlow(),
