@@ -23,6 +23,7 @@ from streamtrace.core.jsonio import as_object
 from streamtrace.dialects.ag_ui import AgUi
 from streamtrace.dialects.anthropic import Anthropic
 from streamtrace.dialects.base import Dialect, Fit, Head
+from streamtrace.dialects.chatkit import ChatKit
 from streamtrace.dialects.house import HEARTBEATS
 from streamtrace.dialects.named import AgentFlow, Cognis
 from streamtrace.dialects.openai_assistants import OpenAIAssistants
@@ -37,6 +38,7 @@ BUILT_IN: tuple[Dialect, ...] = (
     OpenAIAssistants(),
     Anthropic(),
     AgUi(),
+    ChatKit(),
     AgentFlow(),
     Cognis(),
     OpenAIChat(),

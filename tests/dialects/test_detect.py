@@ -90,7 +90,6 @@ FOREIGN = {
     "cohere": b'event: message-start\ndata: {"type":"message-start","id":"c"}\n\n',
     "dify": data('{"event":"message","task_id":"t","answer":"x"}') * MAX_FRAMES,
     "ollama": data('{"model":"m","message":{"content":"x"},"done":false}'),
-    "chatkit": data('{"type":"thread.created","thread":{}}', '{"type":"notice"}'),
     "plain text": data("hello", "world"),
     "json without a kind": data("[1]", "2", '{"a":1}'),
     "comments": b": hi\n\n" * 3,
