@@ -25,6 +25,7 @@ from streamtrace.dialects.anthropic import Anthropic
 from streamtrace.dialects.base import Dialect, Fit, Head
 from streamtrace.dialects.chatkit import ChatKit
 from streamtrace.dialects.house import HEARTBEATS
+from streamtrace.dialects.mistral_conversations import MistralConversations
 from streamtrace.dialects.named import AgentFlow, Cognis
 from streamtrace.dialects.openai_assistants import OpenAIAssistants
 from streamtrace.dialects.openai_chat import OpenAIChat
@@ -39,6 +40,7 @@ BUILT_IN: tuple[Dialect, ...] = (
     Anthropic(),
     AgUi(),
     ChatKit(),
+    MistralConversations(),
     AgentFlow(),
     Cognis(),
     OpenAIChat(),
