@@ -27,6 +27,7 @@ from streamtrace.dialects.chatkit import ChatKit
 from streamtrace.dialects.house import HEARTBEATS
 from streamtrace.dialects.mistral_conversations import MistralConversations
 from streamtrace.dialects.named import AgentFlow, Cognis
+from streamtrace.dialects.open_webui import OpenWebUI
 from streamtrace.dialects.openai_assistants import OpenAIAssistants
 from streamtrace.dialects.openai_chat import OpenAIChat
 from streamtrace.dialects.openai_completions import OpenAICompletions
@@ -43,6 +44,7 @@ BUILT_IN: tuple[Dialect, ...] = (
     MistralConversations(),
     AgentFlow(),
     Cognis(),
+    OpenWebUI(),
     OpenAIChat(),
     OpenAICompletions(),
     TypedJson(),
