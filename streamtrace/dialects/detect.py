@@ -24,6 +24,7 @@ from streamtrace.dialects.ag_ui import AgUi
 from streamtrace.dialects.anthropic import Anthropic
 from streamtrace.dialects.base import Dialect, Fit, Head
 from streamtrace.dialects.chatkit import ChatKit
+from streamtrace.dialects.dashscope import DashScope
 from streamtrace.dialects.house import HEARTBEATS
 from streamtrace.dialects.mistral_conversations import MistralConversations
 from streamtrace.dialects.named import AgentFlow, Cognis
@@ -42,6 +43,7 @@ BUILT_IN: tuple[Dialect, ...] = (
     AgUi(),
     ChatKit(),
     MistralConversations(),
+    DashScope(),
     AgentFlow(),
     Cognis(),
     OpenWebUI(),
