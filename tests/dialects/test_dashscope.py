@@ -273,6 +273,32 @@ def test_other_thoughts_are_told_once_as_custom():
     assert [event.name for event in events if isinstance(event, ev.Custom)] == ["thought"] * 2
 
 
+def node(kind: str, content: str, is_done: bool = False) -> dict[str, Any]:
+    fields = {"node_type": kind, "node_id": kind, "node_name": f"the {kind}"}
+    told = {**fields, "message": {"content": content}, "node_is_completed": is_done}
+    return frame(workflow_message=told, finish_reason="null")
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [node("End", "a"), node("End", "ab"), node("End", "", True)],
+        [node("End", "", True)],  # one that is not set to stream
+    ],
+)
+def test_the_answer_of_a_workflow_is_told_once_and_its_nodes_are_steps(frames):
+    first = node("LLM", '{"result":"x"}', True)
+    events = said(first, *frames, frame(text="aab", finish_reason="stop"))
+    assert text_of(events) == "aab"
+    assert [event for event in events if isinstance(event, ev.StepStarted | ev.StepFinished)] == [
+        ev.StepStarted(name="the LLM", step_id="LLM"),
+        ev.StepFinished(name="the LLM", step_id="LLM"),
+        ev.StepStarted(name="the End", step_id="End"),
+        ev.StepFinished(name="the End", step_id="End"),
+    ]
+    assert [event.name for event in events if isinstance(event, ev.Custom)] == ["workflow_message"]
+
+
 def test_sound_is_no_text():
     assert said(frame(audio={"data": "UklG"}))[-1] == ev.Custom(name="audio")
 

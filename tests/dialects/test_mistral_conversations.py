@@ -192,6 +192,14 @@ def test_functions_wait_for_the_client_and_are_ready_at_the_end():
     assert ends(events) == [ev.RunInterrupted(reason="function_call", tool_call_id="a")]
 
 
+def test_a_function_is_ready_when_the_message_goes_on():
+    events = said(out("a"), function(), out("b"))
+    assert events[-2:] == [
+        ev.ToolCallReady(tool_call_id="a"),
+        ev.TextDelta(text="b", message_id="msg"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("status", "end"),
     [
