@@ -26,13 +26,19 @@ from streamtrace.dialects.ag_ui import AgUi
 from streamtrace.dialects.agno import Agno
 from streamtrace.dialects.anthropic import Anthropic
 from streamtrace.dialects.base import Dialect, Fit, Head
+from streamtrace.dialects.chatkit import ChatKit
 from streamtrace.dialects.cohere import Cohere
+from streamtrace.dialects.dashscope import DashScope
 from streamtrace.dialects.dify import Dify
 from streamtrace.dialects.house import HEARTBEATS
 from streamtrace.dialects.mcp import Mcp
+from streamtrace.dialects.mistral_conversations import MistralConversations
 from streamtrace.dialects.named import AgentFlow, Cognis
 from streamtrace.dialects.ollama import Ollama
+from streamtrace.dialects.open_webui import OpenWebUI
+from streamtrace.dialects.openai_assistants import OpenAIAssistants
 from streamtrace.dialects.openai_chat import OpenAIChat
+from streamtrace.dialects.openai_completions import OpenAICompletions
 from streamtrace.dialects.openai_responses import OpenAIResponses
 from streamtrace.dialects.pydantic_ai import PydanticAi
 from streamtrace.dialects.typed_json import TypedJson
@@ -42,6 +48,7 @@ from streamtrace.dialects.vercel_ui import VercelUI
 
 BUILT_IN: tuple[Dialect, ...] = (
     OpenAIResponses(),
+    OpenAIAssistants(),
     Anthropic(),
     AgUi(),
     Cohere(),
@@ -52,11 +59,16 @@ BUILT_IN: tuple[Dialect, ...] = (
     A2A(),
     A2A03(),
     Mcp(),
+    ChatKit(),
+    MistralConversations(),
+    DashScope(),
     AgentFlow(),
     Cognis(),
+    OpenWebUI(),
     OpenAIChat(),
     VercelUI(),
     VercelData(),
+    OpenAICompletions(),
     TypedJson(),
 )
 """In order of preference, which only matters to doubt: named events before those without."""

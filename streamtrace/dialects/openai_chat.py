@@ -9,6 +9,7 @@ Rules that hold here:
 * A message is a choice: the first bears the id of the chunk, choice k is `id:k`.
 * The wire never says that arguments are complete: the next call, the finish or the end does. A new
   id at a known index opens a call only if it brings a name (some servers make an id per chunk).
+* A choice with `text` in place of `delta` is one of the older completions, and reads the same.
 * Finish reasons wait for each other, so that they come once and in the order of the choices.
 * The end is `[DONE]`, or a finish reason for every choice. It is told once.
 """
@@ -16,7 +17,7 @@ Rules that hold here:
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import msgspec
 
@@ -28,7 +29,6 @@ from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
 MAX_REMEMBERED = 1024
 """Choices of a generation, and its tool calls, that one stream keeps in mind, of each."""
 
-_OBJECT = "chat.completion.chunk"
 _DONE = b"[DONE]"
 _OLD_INDEX = -1
 """Where the one call of the old `function_call` field stands among the calls."""
@@ -39,6 +39,8 @@ class OpenAIChat(Dialect):
 
     name = "openai-chat"
     says = says("run text reasoning tool_start arguments model usage finish error terminal")
+    objects: ClassVar[tuple[str, ...]] = ("chat.completion.chunk",)
+    """What its chunks call themselves."""
 
     def recognise(self, head: Head, frame: Frame) -> Fit:
         """Sure of a chunk; an error, `[DONE]` or a chunk without `object` may be another's."""
@@ -49,13 +51,13 @@ class OpenAIChat(Dialect):
         chunk = _read(frame.data)
         if not isinstance(chunk, _Chunk):
             return Fit.NO
-        if chunk.object == _OBJECT:
+        if chunk.object in self.objects:
             return Fit.YES
-        return Fit.MAYBE if _is_chunk(chunk) else Fit.NO
+        return Fit.MAYBE if _is_chunk(chunk, self.objects) else Fit.NO
 
     def decoder(self) -> Decoder:
         """A decoder for one stream."""
-        return _ChatDecoder()
+        return _ChatDecoder(self.objects)
 
 
 _NotObject: TypeAlias = list[Any] | str | int | float | bool | None
@@ -82,11 +84,13 @@ class _Delta(msgspec.Struct, gc=False):
     tool_calls: list[_ToolCall | _NotObject] | _NotList = None
     function_call: _Function | _NotObject = None
     audio: Any = None
+    annotations: Any = None
 
 
 class _Choice(msgspec.Struct, gc=False):
     index: Any = None
     delta: _Delta | _NotObject = None
+    text: Any = None
     finish_reason: Any = None
     usage: Any = None
     error: Any = None
@@ -100,6 +104,7 @@ class _Chunk(msgspec.Struct, gc=False):
     choices: list[_Choice | _NotObject] | _NotList = None
     usage: Any = None
     x_groq: Any = None
+    moderation: Any = None
     error: Any = None
 
 
@@ -128,7 +133,8 @@ class _Answer(msgspec.Struct):
 
 
 class _ChatDecoder:
-    def __init__(self) -> None:
+    def __init__(self, objects: tuple[str, ...]) -> None:
+        self._objects = objects
         self._seen: tuple[Any, Any, Any] | None = None
         self._told: tuple[str | None, str | None, str | None] = (None, None, None)
         self._id: str | None = None
@@ -163,7 +169,7 @@ class _ChatDecoder:
             document = load_json(data)
             error = document.get("error") if isinstance(document, dict) else None
             self._fail(error or document or frame.text, events)
-        elif isinstance(chunk, _Chunk) and _is_chunk(chunk):
+        elif isinstance(chunk, _Chunk) and _is_chunk(chunk, self._objects):
             self._read_chunk(chunk, events)
         elif data.startswith(_DONE):
             self._end(events)
@@ -185,6 +191,8 @@ class _ChatDecoder:
             usage = chunk.x_groq.get("usage")
         if usage and isinstance(usage, dict):
             events.append(_usage(usage))
+        if chunk.moderation:
+            events.append(ev.Custom(name="moderation", value=chunk.moderation))
         if error:
             self._fail(error, events)
 
@@ -231,6 +239,8 @@ class _ChatDecoder:
             if isinstance(delta.function_call, _Function):
                 old = _ToolCall(index=_OLD_INDEX, function=delta.function_call)
                 self._read_tool_call(index, answer, old, events)
+        elif choice.text and isinstance(choice.text, str):
+            events.append(ev.TextDelta(text=choice.text, message_id=answer.message_id))
         reason = choice.finish_reason
         if reason and isinstance(reason, str) and not answer.finished:
             answer.finished = True
@@ -298,12 +308,13 @@ class _ChatDecoder:
             self._ended = True
             facts = error if isinstance(error, dict) else {"message": error}
             kind = as_id(facts.get("code")) or as_id(facts.get("type"))
-            events.append(ev.RunFailed(type=kind, message=as_word(facts.get("message"))))
+            text = as_word(facts.get("message")) or as_word(facts.get("detail"))
+            events.append(ev.RunFailed(type=kind, message=text))
 
 
-def _is_chunk(chunk: _Chunk) -> bool:
+def _is_chunk(chunk: _Chunk, objects: tuple[str, ...]) -> bool:
     is_nameless = not chunk.object and isinstance(chunk.choices, list)
-    return chunk.object == _OBJECT or bool(chunk.error) or is_nameless
+    return chunk.object in objects or bool(chunk.error) or is_nameless
 
 
 def _stray_error(line: bytes | None) -> Any:
@@ -331,10 +342,20 @@ def _read_texts(delta: _Delta, message_id: str | None, events: _Events) -> None:
             events.append(ev.ReasoningDelta(text=text, message_id=message_id))
         elif text:
             events.append(ev.TextDelta(text=text, message_id=message_id))
-    spoken = delta.audio.get("transcript") if isinstance(delta.audio, dict) else None
-    for said in (delta.refusal, spoken):
-        if said and isinstance(said, str):
-            events.append(ev.TextDelta(text=said, message_id=message_id))
+    if delta.refusal or delta.audio:
+        spoken = delta.audio.get("transcript") if isinstance(delta.audio, dict) else None
+        for said in (delta.refusal, spoken):
+            if said and isinstance(said, str):
+                events.append(ev.TextDelta(text=said, message_id=message_id))
+    if delta.annotations and isinstance(delta.annotations, list):
+        events.extend(_source(note) for note in delta.annotations if isinstance(note, dict))
+
+
+def _source(note: dict[str, Any]) -> ev.Event:
+    page = note.get("url_citation")
+    if not isinstance(page, dict):
+        return ev.Custom(name="annotation", value=note)
+    return ev.Source(url=as_word(page.get("url")), title=as_word(page.get("title")))
 
 
 def _plain(value: Any, depth: int = 3) -> str:

@@ -79,7 +79,6 @@ FOREIGN = {
     "langgraph events": b'event: values\ndata: {"type":"event","method":"values"}\n\n',
     "langserve": b'event: metadata\ndata: {"run_id":"r"}\n\nevent: end\n\n',
     "langchain events": data('{"event":"on_chain_start","data":{},"run_id":"r"}'),
-    "chatkit": data('{"type":"thread.created","thread":{}}', '{"type":"notice"}'),
     "plain text": data("hello", "world"),
     "json without a kind": data("[1]", "2", '{"a":1}'),
     "comments": b": hi\n\n" * 3,

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from support import openai_oracle
 from support.openai_frames import USAGE, altered, recorded
 from support.openai_oracle import Facts
+from support.recordings import STREAMS as EVERY
 from support.strategies import cuts, single_bytes
 from support.wire import events_of, frames_of
 
@@ -22,6 +23,11 @@ from streamtrace.dialects.base import Fit, Head
 from streamtrace.dialects.openai_chat import OpenAIChat
 
 STREAMS = recorded("openai-chat")
+SAMPLES = {
+    one.path.stem: one.body
+    for one in EVERY
+    if one.dialect == "openai-chat" and one.name not in STREAMS
+}
 FRAMES = [frame for body in STREAMS.values() for frame in frames_of(body)[:40]]
 
 # The client raises at an error and drops the rest of its chunk, where OpenRouter puts the usage.
@@ -131,6 +137,37 @@ def test_a_recording_tells_what_the_client_yields(name):
     assert ours == theirs
 
 
+CLIENT_SEES_NO_ERROR = {"error_field", "bare_error"}  # in lines that are no field of SSE
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLES.keys() - {"arrays"}))
+def test_a_sample_tells_what_the_client_yields(name):
+    ours, theirs = fold(decode(SAMPLES[name])), openai_oracle.read_chat(SAMPLES[name])
+    if name in CLIENT_SEES_NO_ERROR:
+        assert theirs.error is None
+        assert ours.error is not None
+        ours.error = None
+    assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [
+        ("moderation", ev.RunFinished()),
+        ("azure_first_chunk", ev.RunFinished()),
+        ("web_search", ev.RunFinished()),
+        ("arrays", ev.RunFinished()),
+        ("request_timeout", None),  # a comment, which no client reads: the stream was cut
+        ("error_field",
+         ev.RunFailed(type="upstream_timeout", message="The model did not answer in time.")),
+        ("bare_error", ev.RunFailed(type="500", message="Internal server error")),
+    ],
+)  # fmt: skip
+def test_a_sample_ends_as_it_says(name, end):
+    ends = [event for event in decode(SAMPLES[name]) if isinstance(event, ev.TERMINAL)]
+    assert ends == ([end] if end else [])
+
+
 @pytest.mark.parametrize("name", sorted(STREAMS.keys() - ACCUMULATOR_FAILS.keys()))
 def test_a_recording_tells_what_the_client_accumulates(name):
     ours, theirs = fold(decode(STREAMS[name])), openai_oracle.accumulate_chat(STREAMS[name])
@@ -230,6 +267,7 @@ def test_the_error_told_after_its_finish_reason_is_the_one_that_counts():
         (b'data: {"error":{"message":"m","type":"t","code":429}}\n\n', "429", "m"),
         (b'data: {"error":"m"}\n\n', None, "m"),
         (b'data: {"error":{"message":{"deep":1}}}\n\n', None, None),
+        (b'data: {"error":{"detail":"m"}}\n\n', None, "m"),
         (b'event: error\ndata: {"message":"m","code":"c"}\n\n', "c", "m"),
         (b'event: error\ndata: {"error":{"message":"m"}}\n\n', None, "m"),
         (b"event: error\ndata: it broke\n\n", None, "it broke"),
@@ -375,6 +413,24 @@ def test_what_is_refused_spoken_or_in_parts_is_text():
         chunk(choice(content=parts)),
     )
     assert [event.text for event in events[1:]] == ["No", "Hi", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("notes", "expected"),
+    [
+        ([{"url_citation": {"url": "u", "title": "t"}}, 7], [ev.Source(url="u", title="t")]),
+        ([{"type": "new"}], [ev.Custom(name="annotation", value={"type": "new"})]),
+        ({"url_citation": {}}, []),
+        (None, []),
+    ],
+)
+def test_what_an_answer_cites_is_a_source(notes, expected):
+    assert told(chunk(choice(annotations=notes)))[1:] == expected
+
+
+def test_what_the_moderation_found_is_told_as_custom():
+    found = {"input": {"type": "error"}}
+    assert ev.Custom(name="moderation", value=found) in told(chunk(moderation=found))
 
 
 def test_reasoning_comes_before_the_text_of_its_chunk():

@@ -1,4 +1,4 @@
-"""What OpenAI's own client makes of a response body: the oracle for our two decoders.
+"""What OpenAI's own client makes of a response body: the oracle for our decoders.
 
 The client runs as it is shipped; only the network under it is replaced by the bytes. Its objects
 are folded here on their own terms, so that nothing is shared with the decoders.
@@ -7,6 +7,7 @@ are folded here on their own terms, so that nothing is shared with the decoders.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from openai.lib.streaming.chat import ChatCompletionStreamState
 
 @dataclass
 class Facts:
-    """What one stream said. Texts are by choice (chat) or by item id (Responses)."""
+    """What one stream said. Texts are by choice, or by the id of their item or message."""
 
     response_id: str | None = None
     model: str | None = None
@@ -135,6 +136,89 @@ def chat_usage(usage: dict[str, Any]) -> dict[str, int | None]:
         "cached_input_tokens": given.get("cached_tokens"),
         "cache_write_tokens": given.get("cache_write_tokens"),
         "reasoning_tokens": made.get("reasoning_tokens"),
+    }
+
+
+# --- completions ---------------------------------------------------------------------------
+
+
+def read_completions(body: bytes) -> Facts:
+    """The stream as the client yields it."""
+    facts = Facts()
+    finish: dict[int, str] = {}
+    with client(body) as made:
+        try:
+            for chunk in made.completions.create(model="any", prompt="hi", stream=True):
+                facts.response_id = facts.response_id or chunk.id or None
+                facts.model = chunk.model or facts.model
+                if chunk.usage:
+                    facts.usage = chat_usage(chunk.usage.to_dict())
+                for choice in chunk.choices:
+                    facts.texts[choice.index] = facts.texts.get(choice.index, "") + choice.text
+                    if choice.finish_reason:
+                        finish[choice.index] = choice.finish_reason
+        except openai.APIError as raised:
+            facts.error = (raised.code or raised.type, raised.message)
+    facts.finish_reasons = [reason for _, reason in sorted(finish.items())]
+    return facts
+
+
+# --- assistants ----------------------------------------------------------------------------
+
+
+def read_assistants(body: bytes) -> Facts:
+    """What the client's event handler has gathered at the end; the finish is the run's status."""
+    facts = Facts()
+    with client(body) as made, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        with made.beta.threads.runs.stream(thread_id="any", assistant_id="any") as handler:
+            try:
+                for event in handler:
+                    if event.event == "thread.run.step.completed":
+                        _add_results(facts, event.data.to_dict(mode="json", warnings=False))
+            except openai.APIError as raised:
+                facts.error = (raised.code or raised.type, raised.message)
+            for message in _gathered(handler.get_final_messages):
+                parts = message.to_dict(mode="json", warnings=False)["content"]
+                said = [one.get("refusal") or one["text"]["value"] for one in parts]
+                facts.texts[message.id] = "".join(said)
+            for step in _gathered(handler.get_final_run_steps):
+                details = step.to_dict(mode="json", warnings=False)["step_details"]
+                for call in details.get("tool_calls") or ():
+                    tool = call[call["type"]]
+                    given = tool.get("arguments") or tool.get("input") or ""
+                    facts.calls.append((call["id"], tool.get("name") or call["type"], given))
+            for run in _gathered(lambda: [handler.get_final_run()]):
+                facts.response_id, facts.model = run.id, run.model
+                facts.finish_reasons = [run.status]
+                if run.last_error:
+                    facts.error = (run.last_error.code, run.last_error.message)
+                if run.usage:
+                    facts.usage = _run_usage(run.usage.to_dict())
+    return facts
+
+
+def _gathered(get: Any) -> list[Any]:
+    """The client raises where there is nothing."""
+    try:
+        return list(get())
+    except RuntimeError:
+        return []
+
+
+def _add_results(facts: Facts, step: dict[str, Any]) -> None:
+    for call in step["step_details"].get("tool_calls") or ():
+        tool = call[call["type"]]
+        facts.results[call["id"]] = tool.get("output") or tool.get("outputs") or tool.get("results")
+
+
+def _run_usage(usage: dict[str, Any]) -> dict[str, int | None]:
+    return {
+        "input_tokens": usage["prompt_tokens"],
+        "output_tokens": usage["completion_tokens"],
+        "cached_input_tokens": usage.get("prompt_token_details", {}).get("cached_tokens"),
+        "cache_write_tokens": None,
+        "reasoning_tokens": usage.get("completion_tokens_details", {}).get("reasoning_tokens"),
     }
 
 
