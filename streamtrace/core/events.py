@@ -78,11 +78,14 @@ class StepFinished(Event, frozen=True, kw_only=True):
 class GenerationStarted(Event, frozen=True, kw_only=True):
     """One call of a language model begins, where the dialect shows such calls.
 
-    Said again for the open generation (same `response_id`, or both without), it adds facts.
+    Said again for the open generation (same `response_id`, or both without), it adds facts. Where
+    the wire has no such id, `key` tells one generation from the next: a word of the decoder's own,
+    which goes no further than the run machine.
     Where a dialect has no such event, the run machine opens a generation at the first output.
     """
 
     response_id: str | None = None
+    key: str | None = None
     model: str | None = None
     provider: str | None = None
 

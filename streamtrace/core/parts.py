@@ -14,6 +14,7 @@ class OpenGeneration:
         "finish_reasons",
         "finished_ns",
         "first_token_ns",
+        "key",
         "last_token_ns",
         "model",
         "provider",
@@ -28,6 +29,7 @@ class OpenGeneration:
         self.started_ns = started_ns
         self.finished_ns = at_ns
         self.explicit = False
+        self.key: str | None = None  # tells it from the next one
         self.model: str | None = None
         self.provider: str | None = None
         self.response_id: str | None = None

@@ -204,13 +204,12 @@ class RunMachine:
 
     def _generation_started(self, event: ev.GenerationStarted, at_ns: int) -> None:
         generation = self._open
-        if generation is None or (
-            event.response_id is not None
-            and generation.response_id not in (None, _name(event.response_id))
-        ):
+        key = _name(event.response_id or event.key)
+        if generation is None or (key is not None and generation.key not in (None, key)):
             self._close_generation(at_ns)
             generation = self._generation(at_ns)
         generation.explicit = True
+        generation.key = generation.key or key
         generation.response_id = generation.response_id or _name(event.response_id)
         generation.model = _name(event.model) or generation.model
         generation.provider = _name(event.provider) or generation.provider

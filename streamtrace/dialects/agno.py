@@ -305,7 +305,7 @@ class _AgnoDecoder:
     def _request_started(self, run: _Run, value: _Fields) -> Iterator[ev.Event]:
         run.requests += 1
         yield ev.GenerationStarted(
-            response_id=None if run.id is None else f"{run.id}:{run.requests}",
+            key=f"{run.id}:{run.requests}",
             model=as_id(value.get("model")),
             provider=as_id(value.get("model_provider")),
         )

@@ -262,7 +262,7 @@ class _DifyDecoder:
         yield ev.StepStarted(name=_title(data), step_id=step_id)
         if data.get("node_type") == "llm":
             self._generation = step_id
-            yield ev.GenerationStarted(response_id=step_id)
+            yield ev.GenerationStarted(key=step_id)
 
     def _node_finished(self, value: _Fields) -> Iterator[ev.Event]:
         data = _data(value)
@@ -402,7 +402,7 @@ def _generation_facts(step_id: str, data: _Fields) -> Iterator[ev.Event]:
     process, outputs = as_object(data.get("process_data")), as_object(data.get("outputs"))
     model, provider = as_id(process.get("model_name")), as_id(process.get("model_provider"))
     if model is not None:
-        yield ev.GenerationStarted(response_id=step_id, model=model, provider=provider)
+        yield ev.GenerationStarted(key=step_id, model=model, provider=provider)
     usage = _usage(as_object(process.get("usage") or outputs.get("usage")), "generation")
     if usage is not None:
         yield usage

@@ -211,7 +211,7 @@ class _AssistantsDecoder:
             step_kind = as_id(fields.get("type")) or "step"
             _remember(self._steps, step_id, step_kind)
             events.append(ev.StepStarted(name=step_kind, step_id=step_id))
-            events.append(ev.GenerationStarted(response_id=step_id, model=self._model))
+            events.append(ev.GenerationStarted(key=step_id, model=self._model))
 
     def _step_delta(self, kind: str, fields: _Fields, events: _Events) -> None:
         step_id = as_id(fields.get("id")) or "step"

@@ -142,7 +142,7 @@ class _VercelDataDecoder:
         self._calls.clear()
         self._steps += 1
         self._told_finish = self._at_rest = False
-        yield ev.GenerationStarted(response_id=f"step-{self._steps}")
+        yield ev.GenerationStarted(key=str(self._steps))
 
     def _finish_step(self, name: str, value: _Fields) -> Iterator[ev.Event]:
         yield from _usage(value, "generation")

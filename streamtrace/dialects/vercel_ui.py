@@ -324,9 +324,7 @@ class _VercelUIDecoder:
 
     def _generation(self) -> ev.GenerationStarted:
         model, provider = self._model or (None, None)
-        return ev.GenerationStarted(
-            response_id=f"step-{self._steps}", model=model, provider=provider
-        )
+        return ev.GenerationStarted(key=str(self._steps), model=model, provider=provider)
 
     def _read_metadata(self, kind: str, value: _Fields) -> Iterator[ev.Event]:
         metadata = value.get("messageMetadata")

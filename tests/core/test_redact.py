@@ -135,7 +135,16 @@ def test_every_free_text_field_of_the_vocabulary_is_decided_on() -> None:
     """Edited on purpose: a new field is either content (CONTENT_FIELDS) or listed here."""
     harmless = {
         *("run_id", "thread_id", "agent", "type", "tool_call_id", "name", "step_id"),
-        *("response_id", "model", "provider", "finish_reasons", "scope", "message_id", "role"),
+        *(
+            "response_id",
+            "key",
+            "model",
+            "provider",
+            "finish_reasons",
+            "scope",
+            "message_id",
+            "role",
+        ),
         *("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens"),
         *("reasoning_tokens", "is_error", "is_delta", "requested"),
     }

@@ -124,6 +124,18 @@ def test_time_per_output_token_is_the_same_however_tokens_are_framed() -> None:
     assert one_by_one.time_per_output_token_ns == in_two.time_per_output_token_ns == 100 * MS
 
 
+def test_a_key_tells_generations_apart_where_the_wire_has_no_ids() -> None:
+    run = fold(
+        (1, ev.GenerationStarted(key="1", model="a")),
+        (2, text("x")),
+        (3, ev.GenerationStarted(key="1", provider="p")),
+        (4, ev.GenerationStarted(key="2", model="b")),
+        (5, text("y")),
+    )
+    assert [(one.model, one.provider) for one in run.generations] == [("a", "p"), ("b", None)]
+    assert [one.response_id for one in run.generations] == [None, None]
+
+
 def test_usage_of_generations_adds_up_and_absent_stays_absent() -> None:
     run = fold(
         (1, ev.GenerationStarted(response_id="1", model="a")),

@@ -312,8 +312,8 @@ def test_a_count_of_zero_says_nothing():
 def test_each_request_to_a_model_is_a_generation():
     started = frame("ModelRequestStarted", model="m", model_provider="p")
     assert said(started, started) == [
-        ev.GenerationStarted(response_id="r:1", model="m", provider="p"),
-        ev.GenerationStarted(response_id="r:2", model="m", provider="p"),
+        ev.GenerationStarted(key="r:1", model="m", provider="p"),
+        ev.GenerationStarted(key="r:2", model="m", provider="p"),
     ]
 
 

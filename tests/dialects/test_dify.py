@@ -261,10 +261,8 @@ def test_several_tools_of_a_thought_are_several_calls():
 
 def test_a_model_is_told_of_where_its_node_is_shown():
     assert kinds(told("workflow"), ev.GenerationStarted, ev.GenerationFinished, ev.Usage) == [
-        ev.GenerationStarted(response_id="ne-1"),
-        ev.GenerationStarted(
-            response_id="ne-1", model="gpt-5.5-mini", provider="langgenius/openai/openai"
-        ),
+        ev.GenerationStarted(key="ne-1"),
+        ev.GenerationStarted(key="ne-1", model="gpt-5.5-mini", provider="langgenius/openai/openai"),
         ev.Usage(input_tokens=31, output_tokens=19),
         ev.GenerationFinished(finish_reasons=("stop",)),
     ]
@@ -280,7 +278,7 @@ def test_of_two_models_side_by_side_only_the_last_that_began_is_told_of():
     )
     assert events[-3:] == [
         ev.StepFinished(name="A", step_id="a"),
-        ev.GenerationStarted(response_id="b", model="m"),
+        ev.GenerationStarted(key="b", model="m"),
         ev.StepFinished(name="B", step_id="b"),
     ]
 

@@ -164,7 +164,7 @@ def test_a_step_is_a_call_of_the_model_and_the_run_has_the_sum():
     )
     assert events[1:] == [
         ev.StepStarted(name="tool_calls", step_id="step"),
-        ev.GenerationStarted(response_id="step", model="m"),
+        ev.GenerationStarted(key="step", model="m"),
         ev.Usage(input_tokens=5, output_tokens=3),
         ev.StepFinished(name="tool_calls", step_id="step"),
         ev.Usage(input_tokens=5, output_tokens=3, model="m", scope="run"),

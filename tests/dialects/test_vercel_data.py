@@ -106,7 +106,7 @@ def test_a_whole_stream_becomes_these_events():
     assert decode(OURS["ai4_tools"].body) == [
         ev.RunStarted(run_id="msg-1"),
         ev.MessageStarted(message_id="msg-1", role="assistant"),
-        ev.GenerationStarted(response_id="step-1"),
+        ev.GenerationStarted(key="1"),
         ev.ReasoningDelta(text="The user asks ", message_id="msg-1"),
         ev.ReasoningDelta(text="for the weather.", message_id="msg-1"),
         ev.Custom(name="reasoning_signature", value={"signature": "c2ln"}),
@@ -122,7 +122,7 @@ def test_a_whole_stream_becomes_these_events():
         ),
         ev.Usage(input_tokens=20, output_tokens=30),
         ev.GenerationFinished(finish_reasons=("tool-calls",)),
-        ev.GenerationStarted(response_id="step-2"),
+        ev.GenerationStarted(key="2"),
         ev.Source(url="https://example.org/weather", title="Weather"),
         ev.Custom(name="file", value={"mimeType": "text/plain", "data": "SGk="}),
         ev.TextDelta(text="It is ", message_id="msg-1"),

@@ -157,7 +157,7 @@ def of_events(events: Iterable[ev.Event]) -> Message:
             case ev.RunStarted():
                 made.id = event.run_id
             case ev.GenerationStarted():
-                made.steps = int((event.response_id or "").removeprefix("step-"))
+                made.steps = int(event.key or "0")
                 made.model = event.model or made.model
                 step_began = len(made.text)
             case ev.Custom(name="reset-step"):
@@ -225,7 +225,7 @@ def test_a_whole_stream_becomes_these_events():
     assert decode(OURS["vercel_ui_ok.synthetic"].body) == [
         ev.Heartbeat(),
         ev.RunStarted(run_id="m1"),
-        ev.GenerationStarted(response_id="step-1", model="gpt-5.5"),
+        ev.GenerationStarted(key="1", model="gpt-5.5"),
         ev.ReasoningStarted(message_id="r1"),
         ev.ReasoningDelta(text="hm", message_id="r1"),
         ev.ReasoningFinished(message_id="r1"),
@@ -333,12 +333,12 @@ def test_several_runs_may_share_a_stream():
     one, two = part("start", messageId="a"), part("start", messageId="b")
     assert said(one, STEP, ready("c"), STEP_END, FINISH, two, STEP, FINISH) == [
         ev.RunStarted(run_id="a"),
-        ev.GenerationStarted(response_id="step-1"),
+        ev.GenerationStarted(key="1"),
         ev.ToolCallStarted(tool_call_id="c", name="f"),
         ev.ToolCallReady(tool_call_id="c", arguments="{}"),
         WAITS,
         ev.RunStarted(run_id="b"),
-        ev.GenerationStarted(response_id="step-2"),
+        ev.GenerationStarted(key="2"),
         ev.RunFinished(run_id="b"),
     ]
 
@@ -353,11 +353,11 @@ def test_the_id_of_the_chat_stands_in_the_request():
 def test_a_step_that_tools_began_is_a_generation_once_the_model_speaks():
     events = said(STEP, ready("c"), STEP_END, STEP, output("c"), *text("t", "x"), STEP_END)
     assert [event for event in events if not isinstance(event, ev.MessageStarted)] == [
-        ev.GenerationStarted(response_id="step-1"),
+        ev.GenerationStarted(key="1"),
         ev.ToolCallStarted(tool_call_id="c", name="f"),
         ev.ToolCallReady(tool_call_id="c", arguments="{}"),
         ev.ToolCallResult(tool_call_id="c", result="x"),
-        ev.GenerationStarted(response_id="step-2"),
+        ev.GenerationStarted(key="2"),
         ev.TextDelta(text="x", message_id="t"),
         ev.MessageFinished(message_id="t"),
     ]
@@ -507,7 +507,7 @@ def test_whose_model_was_named(parts, models):
     found: dict[str | None, str | None] = {}
     for event in said(*parts):
         if isinstance(event, ev.GenerationStarted):
-            found[event.response_id] = event.model
+            found[event.key] = event.model
     assert list(found.values()) == models
 
 
@@ -516,7 +516,7 @@ def test_model_and_usage_are_found_where_the_user_says():
     hidden = {"custom": {"tokens": TOKENS, "llm": {"name": "m"}}, "usage": {"inputTokens": 1}}
     events = decode(sse(START, STEP, STEP_END, part("finish", messageMetadata=hidden)), dialect)
     assert events[2:4] == [
-        ev.GenerationStarted(response_id="step-1", model="m"),
+        ev.GenerationStarted(key="1", model="m"),
         msgspec.structs.replace(FLAT, model="m"),
     ]
     elsewhere = decode(sse(part("finish", messageMetadata={"model": "m", **TOKENS})), dialect)
@@ -683,9 +683,7 @@ def runs(draw: st.DrawFn) -> list[ev.Event]:
     for step in range(1, last + 1):
         model = models and models + draw(words)
         provider = model and draw(st.none() | words)
-        events.append(
-            ev.GenerationStarted(response_id=f"step-{step}", model=model, provider=provider)
-        )
+        events.append(ev.GenerationStarted(key=str(step), model=model, provider=provider))
         models = model
         late: list[ev.Event] = []
         for kind in draw(st.lists(st.sampled_from("rttcsduh"), max_size=5)):
@@ -801,7 +799,7 @@ def test_clients_reject_nothing_of_any_run(version, streams):
 
 QUESTION = [
     ev.RunStarted(run_id="msg-1"),
-    ev.GenerationStarted(response_id="step-1", model="gpt-5.5", provider="openai"),
+    ev.GenerationStarted(key="1", model="gpt-5.5", provider="openai"),
     ev.ReasoningStarted(message_id="r"),
     ev.ReasoningDelta(text="hm", message_id="r"),
     ev.ReasoningFinished(message_id="r"),
@@ -815,7 +813,7 @@ QUESTION = [
     ev.ToolCallReady(tool_call_id="c2", arguments='{"city": "Brn"}'),
     ev.ToolCallResult(tool_call_id="c2", result="no such city", is_error=True),
     ev.Usage(input_tokens=9, output_tokens=8, reasoning_tokens=2),
-    ev.GenerationStarted(response_id="step-2", model="gpt-5.5", provider="openai"),
+    ev.GenerationStarted(key="2", model="gpt-5.5", provider="openai"),
     ev.Source(url="https://example.org/bern", title="Bern"),
     ev.Source(title="Almanac"),
     ev.Custom(name="data-map", value={"lat": 46.9}),

@@ -12,7 +12,7 @@ from streamtrace.core.jsonio import clean_text, load_json
 
 _TEXTS = frozenset(
     ("text", "delta", "tool_call_id", "result", "arguments", "run_id", "thread_id", "message_id",
-     "message", "type", "name", "model", "response_id", "url", "title", "reason", "role")
+     "message", "type", "name", "model", "response_id", "key", "url", "title", "reason", "role")
 )  # fmt: skip
 
 

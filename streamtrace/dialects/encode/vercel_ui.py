@@ -59,7 +59,7 @@ class VercelUIEncoder(TableEncoder):
         self._begun = False
         self._ended = False
         self._in_step = False
-        self._response_id: str | None = None
+        self._key: str | None = None
         self._model: tuple[str | None, str | None] = (None, None)
         self._finish_reason: str | None = None
         self._texts: dict[str, int] = {}
@@ -115,18 +115,17 @@ class VercelUIEncoder(TableEncoder):
 
     def _generation_started(self, event: ev.GenerationStarted) -> Iterator[Frame]:
         model = (event.model, event.provider)
-        goes_on = self._in_step and (
-            event.response_id is None or self._response_id in (None, event.response_id)
-        )
+        key = event.response_id or event.key
+        goes_on = self._in_step and (key is None or self._key in (None, key))
         if goes_on:
-            self._response_id = self._response_id or event.response_id
+            self._key = self._key or key
         else:
             yield from self._close_step()
         if event.model is not None and not (goes_on and model == self._model):
             self._model = model
             yield _metadata(model=event.model, provider=event.provider)
         if not goes_on:
-            self._in_step, self._response_id = True, event.response_id
+            self._in_step, self._key = True, key
             yield _part("start-step")
 
     def _generation_finished(self, event: ev.GenerationFinished) -> Iterable[Frame]:
