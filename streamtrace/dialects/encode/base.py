@@ -10,9 +10,13 @@ Rules that hold in this folder:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
+import msgspec
+
+from streamtrace.core.errors import EncodeError
 from streamtrace.core.events import Event
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import dump_json
@@ -34,5 +38,20 @@ class TableEncoder:
 
 
 def json_frame(value: Any, event: str | None = None) -> Frame:
-    """A frame whose data is `value` as compact JSON."""
-    return Frame(data=dump_json(value).encode(), event=event)
+    """A frame whose data is `value` as compact JSON, such as every client reads.
+
+    Raises EncodeError for what JSON cannot hold: an object that contains itself, for instance.
+    """
+    try:
+        data = msgspec.json.encode(value)
+    except (TypeError, ValueError, RecursionError):  # half an emoji, or a number over 64 bits
+        data = _encode_slowly(value)
+    return Frame(data=data, event=event)
+
+
+def _encode_slowly(value: Any) -> bytes:
+    try:
+        plain = json.loads(dump_json(value), parse_constant=lambda constant: None)  # no NaN
+    except (ValueError, RecursionError):
+        raise EncodeError(f"a value of type {type(value).__name__} is no JSON") from None
+    return dump_json(plain).encode()
