@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from streamtrace.core import events as ev
@@ -193,16 +194,19 @@ _ids = st.sampled_from(["a", "b", "a:1", ""])
 _maybe_id = st.none() | _ids
 _wild_texts = texts | st.sampled_from(["\ud83d", "\ude42", "\r", "\r\n", "\0", "\n\ndata: {}\n\n"])
 _wild_counts = st.none() | st.sampled_from([0, 7, 2**53 - 1, 2**70, -1, 1.5, True, "3"])
+_pointers = st.sampled_from(["", "/a", "/a/0", "/~0~1", "/a\n", "a", "/~", "/~2", 1, None])
+wild_patches = values | st.lists(
+    st.fixed_dictionaries(
+        {"op": st.sampled_from(["add", "remove", "replace", "move", "test", "burn", [], None])},
+        optional={"path": _pointers, "value": values, "from": _pointers},
+    ),
+    max_size=2,
+)
+"""JSON Patches, and what only looks like one."""
 _wild_values = (
-    values
+    wild_patches
     | st.floats()
     | st.sampled_from([2**70, b"bytes", "\ud83d", ["\ud83d", float("nan")]])
-    | st.lists(
-        st.fixed_dictionaries(
-            {"op": st.sampled_from(["add", "remove", "move", "burn", [], None])},
-            optional={"path": st.sampled_from(["", "/a", "a", "/~", 1]), "value": values},
-        )
-    )
 )
 _FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "run_id": _maybe_id,
@@ -320,3 +324,17 @@ def facts(events: Iterable[ev.Event]) -> dict[str, Any]:
 _PLURALS = {
     "name": "calls", "arguments": "arguments", "result": "results", "is_error": "errors"
 }  # fmt: skip
+
+
+def some(strategy: st.SearchStrategy[Run], count: int) -> list[Run]:
+    """That many runs, the same ones each time, for clients that are slow."""
+    runs: list[Run] = []
+
+    @settings(max_examples=count, derandomize=True, database=None, deadline=None,
+              phases=[Phase.generate], suppress_health_check=list(HealthCheck))  # fmt: skip
+    @given(strategy)
+    def collect(run: Run) -> None:
+        runs.append(run)
+
+    collect()
+    return runs

@@ -196,13 +196,13 @@ class AgUiEncoder(TableEncoder):
     ) -> Iterator[Frame]:
         yield from self._end_thinking()
         message_id = self._take(given)
-        if role in (None, "assistant"):
+        role = role if role in _ROLES else "assistant"
+        if role == "assistant":
             self._parent = message_id
         yield from self._start(
             ("text", given or message_id),
             _Part({"type": "TEXT_MESSAGE_END", "messageId": message_id}, given, fleeting),
-            {"type": "TEXT_MESSAGE_START", "messageId": message_id}
-            | ({"role": role} if role in _ROLES else {}),
+            {"type": "TEXT_MESSAGE_START", "messageId": message_id, "role": role},
         )
 
     # --- reasoning: a span, and in it one message at a time --------------------------------

@@ -53,5 +53,5 @@ def _encode_slowly(value: Any) -> bytes:
     try:
         plain = json.loads(dump_json(value), parse_constant=lambda constant: None)  # no NaN
     except (ValueError, RecursionError):
-        raise EncodeError(f"a value of type {type(value).__name__} is no JSON") from None
+        raise EncodeError("what an event holds is no JSON, or nested too deeply") from None
     return dump_json(plain).encode()
