@@ -16,7 +16,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from support.recordings import STREAMS, Stream
-from support.runs import Run, agent_runs, any_events, facts, open_steps, until_the_end
+from support.runs import (
+    Run,
+    agent_runs,
+    any_events,
+    facts,
+    left_to_the_client,
+    open_steps,
+    until_the_end,
+)
 from support.strategies import cuts, single_bytes
 from support.wire import events_of, frames_of
 
@@ -60,33 +68,6 @@ NOT_CARRIED: dict[tuple[str, str], str] = {}
 
 WITH_THE_END = {"tokens", "usage"}
 """What some wires tell at the end only, so that a cut run does not tell it."""
-
-
-def left_to_the_client(run: Run) -> Run:
-    """Without the calls that were the agent's own: answered, superseded, or not waited for."""
-    own: set[str] = set()
-    seen: set[str] = set()
-    finished = False
-    for event in run:
-        match event:
-            case ev.ToolCallStarted():
-                seen.add(event.tool_call_id)
-            case ev.ToolCallResult():
-                own.add(event.tool_call_id)
-            case ev.GenerationFinished():
-                finished = True
-            case ev.GenerationStarted() if finished or event.response_id:
-                own |= seen
-                finished = False
-    if not run or not isinstance(run[-1], ev.RunFinished | ev.RunInterrupted):
-        own |= seen
-    whole: Run = []
-    for event in run:
-        if getattr(event, "tool_call_id", None) not in own:
-            whole.append(event)
-            if isinstance(event, ev.ToolCallReady):  # without arguments is with none: `{}`
-                whole.append(ev.ToolCallReady(tool_call_id=event.tool_call_id, arguments="{}"))
-    return whole
 
 
 SEEN_AS: dict[str, Callable[[Run], Run]] = {"openai-chat": left_to_the_client}

@@ -263,6 +263,33 @@ def until_the_end(events: Iterable[ev.Event]) -> Run:
     return run
 
 
+def left_to_the_client(run: Run) -> Run:
+    """Without the calls that were the agent's own: answered, superseded, or not waited for."""
+    own: set[str] = set()
+    seen: set[str] = set()
+    finished = False
+    for event in run:
+        match event:
+            case ev.ToolCallStarted():
+                seen.add(event.tool_call_id)
+            case ev.ToolCallResult():
+                own.add(event.tool_call_id)
+            case ev.GenerationFinished():
+                finished = True
+            case ev.GenerationStarted() if finished or event.response_id:
+                own |= seen
+                finished = False
+    if not run or not isinstance(run[-1], ev.RunFinished | ev.RunInterrupted):
+        own |= seen
+    whole: Run = []
+    for event in run:
+        if getattr(event, "tool_call_id", None) not in own:
+            whole.append(event)
+            if isinstance(event, ev.ToolCallReady):  # without arguments is with none: `{}`
+                whole.append(ev.ToolCallReady(tool_call_id=event.tool_call_id, arguments="{}"))
+    return whole
+
+
 def facts(events: Iterable[ev.Event]) -> dict[str, Any]:
     """What the first run says, by the words that tests compare, however it was cut into events."""
     run = until_the_end(events)
