@@ -11,7 +11,7 @@ from support import ag_ui_oracle
 from support.clients import run_client
 from support.live import live, speaking
 from support.runs import Run, agent_runs, any_events, some, wild_patches
-from support.wire import events_of, frames_of
+from support.wire import events_of
 
 from streamtrace.core import events as ev
 from streamtrace.core.errors import EncodeError
@@ -19,6 +19,7 @@ from streamtrace.core.frames import encode_frame
 from streamtrace.dialects.ag_ui import AgUi
 from streamtrace.dialects.base import Encoder, Envelope
 from streamtrace.dialects.encode import ag_ui
+from streamtrace.dialects.encode.base import json_frame
 
 ENVELOPE = Envelope(run_id="r", thread_id="t")
 
@@ -466,6 +467,16 @@ def test_what_is_no_count_is_not_told(count: Any) -> None:
     assert usage_of(huge) == [{"inputTokens": 2**53 - 1, "outputTokens": 1}]
 
 
+# --- there and back --------------------------------------------------------------------------
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(events=any_events)
+def test_what_was_made_of_anything_reads_the_same_when_written_again(events: Run) -> None:
+    once = read(0, events)
+    assert read(0, once) == once
+
+
 # --- the official models, and the real client ------------------------------------------------
 
 
@@ -491,9 +502,8 @@ async def shown_to_the_client(runs: list[Run]) -> list[Any]:
 
 def read(number: int, run: Run) -> Run:
     """What our decoder reads in the bytes that the client got."""
-    encoder = AgUi().encoder(Envelope(run_id=f"run-{number}", thread_id=str(number)))
-    body = b"".join(encode_frame(frame) for event in run for frame in encoder.encode(event))
-    return events_of(AgUi(), frames_of(body))
+    wire = tell(AgUi().encoder(Envelope(run_id=f"run-{number}", thread_id=str(number))), *run)
+    return events_of(AgUi(), [json_frame(one) for one in wire])
 
 
 def messages_of(events: Run) -> dict[str, dict[str, Any]]:

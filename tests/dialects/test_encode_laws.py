@@ -59,25 +59,26 @@ CARRIED_WITH: dict[str, set[type[ev.Event]]] = {
 """What a dialect carries if it writes one of these events, unless `NOT_CARRIED` says why not."""
 
 ALSO_CARRIED = {
-    "ag-ui": "run thread messages call_ids usage",
-    "openai-chat": "call_ids",
+    "ag-ui": "run thread messages call_ids error_type usage token_parts",
+    "openai-chat": "call_ids error_type token_parts",
 }
+"""Ids, and what else not every wire that has the event has a word for."""
 
 NOT_CARRIED: dict[tuple[str, str], str] = {}
 """(dialect, word) -> why."""
 
-WITH_THE_END = {"tokens", "usage"}
+WITH_THE_END = {"tokens", "token_parts", "usage"}
 """What some wires tell at the end only, so that a cut run does not tell it."""
 
 
 SEEN_AS: dict[str, Callable[[Run], Run]] = {"openai-chat": left_to_the_client}
 """What of a run a dialect shows its clients, where that is not all of it."""
 
-REPORTED_OUT_OF_ORDER = {"ag-ui": {"tool_call_unknown"}}
-"""A resumed run tells the result of a call that an earlier one made."""
+MAY_END_AS: dict[tuple[str, type[ev.Event]], type[ev.Event]] = {}
+"""(dialect, end) -> what else it may be read as. An end without a word of its own is RunFinished."""
 
-READ_AS_CUSTOM = {"ag-ui": {"TEXT_MESSAGE_CONTENT"}}
-"""Text of a message that is not the assistant's."""
+READ_AS_CUSTOM = {"ag-ui": {"TEXT_MESSAGE_CONTENT"}}  # where the assistant does not speak
+"""What a dialect writes and reads as nothing of the vocabulary."""
 
 
 def carried(dialect: Dialect) -> set[str]:
@@ -87,9 +88,9 @@ def carried(dialect: Dialect) -> set[str]:
 
 
 def test_the_tables_name_dialects_that_are_written():
-    names = {dialect.name for dialect in WRITTEN}
-    assert names >= {*ALSO_CARRIED, *SEEN_AS, *REPORTED_OUT_OF_ORDER, *READ_AS_CUSTOM}
-    assert names >= {name for name, _ in NOT_CARRIED}
+    in_pairs = {name for name, _ in (*NOT_CARRIED, *MAY_END_AS)}
+    named = {*ALSO_CARRIED, *SEEN_AS, *READ_AS_CUSTOM, *in_pairs}
+    assert named <= {dialect.name for dialect in WRITTEN}
 
 
 # --- there and back --------------------------------------------------------------------------
@@ -127,8 +128,8 @@ def check_faithful(dialect: Dialect, run: Run, again: Run) -> None:
             assert expected[word].items() <= found[word].items()
         elif word in expected:
             assert found.get(word) == expected[word], word
-    end = expected["end"]
-    assert found["end"] is (end if end in (None, *dialect.encodes) else ev.RunFinished)
+    end = expected["end"] if is_cut or expected["end"] in dialect.encodes else ev.RunFinished
+    assert found["end"] in (end, MAY_END_AS.get((dialect.name, expected["end"]), end))
 
 
 @each_written
@@ -148,7 +149,7 @@ def test_the_runs_of_these_tests_are_such_as_a_strict_machine_takes(run):
 
 @each_written
 @law
-@given(run=agent_runs() | any_events)
+@given(run=agent_runs())
 def test_what_was_read_can_be_written_and_reads_the_same(dialect, run):
     once = read(dialect, written(dialect, run))
     assert read(dialect, written(dialect, once)) == once
@@ -193,15 +194,15 @@ def test_whatever_comes_what_is_written_is_in_order(dialect, events):
     encoder = dialect.encoder()
     for event in events:
         try:
-            frames = encoder.encode(event)
+            frames = list(encoder.encode(event))
         except EncodeError:
             continue
-        assert frames_of(b"".join(map(encode_frame, frames))) == list(frames)
+        assert frames_of(b"".join(map(encode_frame, frames))) == frames
     out = read(dialect, written(dialect, events))
     machine = RunMachine()
     for event in out:
         machine.feed(event, 0)
-    assert set(machine.issues) <= REPORTED_OUT_OF_ORDER.get(dialect.name, set())
+    assert machine.issues.keys() <= {"tool_call_unknown"}  # the result of an earlier run's call
     named = {event.name for event in events if isinstance(event, ev.Custom)}
     named |= READ_AS_CUSTOM.get(dialect.name, set())
     assert {event.name for event in out if isinstance(event, ev.Custom)} <= named

@@ -364,12 +364,12 @@ KINDS: dict[str, Run] = {
 def shown(run: Run) -> dict[str, Any]:
     """What a client should hold in the end, of the first choice."""
     seen = left_to_the_client(run)
-    found, tokens = facts(seen), facts(run)["tokens"]
+    found, spent = facts(seen), facts(run)
     first = [one for one in seen if getattr(one, "message_id", None) != "c:1"]
     return {
         "text": facts(first)["text"],
         "calls": list(zip(found["call_ids"], found["calls"], found["arguments"], strict=True)),
-        "tokens": tokens,
+        "tokens": spent["tokens"] | spent["token_parts"],
     }
 
 
@@ -400,7 +400,7 @@ async def test_openai_for_node_holds_what_was_said():
     for run, client in zip(runs, seen, strict=True):
         end = facts(run)["end"]
         if end is ev.RunFailed:
-            type_, message = facts(run)["error"]
+            type_, message = facts(run)["error_type"], facts(run)["error"]
             assert client["error"]["code"] == type_
             assert client["error"]["message"].endswith(message.strip())
         elif end is None:
@@ -428,7 +428,7 @@ async def test_openai_for_python_holds_what_was_said():
     ):
         for number, run in enumerate(runs):
             if facts(run)["end"] is ev.RunFailed:
-                type_, message = facts(run)["error"]
+                type_, message = facts(run)["error_type"], facts(run)["error"]
                 with pytest.raises(openai.APIError, match=message) as raised:
                     await accumulated(client, str(number))
                 assert raised.value.code == type_

@@ -15,6 +15,13 @@ from streamtrace.core.outcome import StreamEnd
 from streamtrace.core.run import RunMachine
 
 Run = list[ev.Event]
+TOKENS = (
+    "input_tokens",
+    "output_tokens",
+    "cached_input_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+)
 
 _WORDS = (
     "Hel",
@@ -34,7 +41,6 @@ _WORDS = (
 texts = st.sampled_from(_WORDS) | st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 said = texts.filter(bool)
 names = st.sampled_from(["search", "get_weather", "plan"])
-counts = st.none() | st.integers(0, 10**6)
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | texts,
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(texts, inner, max_size=2),
@@ -44,13 +50,17 @@ patches = st.lists(
     st.fixed_dictionaries({"op": st.just("add"), "path": st.just("/a"), "value": values}),
     max_size=2,
 )
-usages = st.builds(
-    ev.Usage,
-    input_tokens=counts,
-    output_tokens=counts,
-    cached_input_tokens=counts,
-    cache_write_tokens=counts,
-    reasoning_tokens=counts,
+usages = (
+    st.tuples(*[st.integers(0, 10**6)] * 5).map(
+        lambda drawn: ev.Usage(  # totals include their parts
+            input_tokens=sum(drawn[:3]),
+            output_tokens=sum(drawn[3:]),
+            cached_input_tokens=drawn[1],
+            cache_write_tokens=drawn[2],
+            reasoning_tokens=drawn[4],
+        )
+    )
+    | st.builds(ev.Usage, input_tokens=st.integers(0, 10**6), output_tokens=st.integers(0, 10**6))
 )
 models = st.sampled_from([("openai", "gpt-5"), ("anthropic", "claude-5"), (None, "llama")])
 _asides = (
@@ -190,8 +200,8 @@ def open_steps(events: Iterable[ev.Event]) -> list[ev.StepStarted]:
 
 # --- ill-formed ------------------------------------------------------------------------------
 
-_ids = st.sampled_from(["a", "b", "a:1", ""])
-_maybe_id = st.none() | _ids
+_ids = st.sampled_from(["a", "b", "a:1"])
+_maybe_id = st.sampled_from([None, ""]) | _ids
 _wild_texts = texts | st.sampled_from(["\ud83d", "\ude42", "\r", "\r\n", "\0", "\n\ndata: {}\n\n"])
 _wild_counts = st.none() | st.sampled_from([0, 7, 2**53 - 1, 2**70, -1, 1.5, True, "3"])
 _pointers = st.sampled_from(["", "/a", "/a/0", "/~0~1", "/a\n", "a", "/~", "/~2", 1, None])
@@ -234,18 +244,20 @@ _FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "title": st.none() | _wild_texts,
     "value": _wild_values,
     "is_delta": st.booleans(),
-    **dict.fromkeys(TOKENS := ev.Usage.__struct_fields__[:5], _wild_counts),
+    **dict.fromkeys(TOKENS, _wild_counts),
 }
 KINDS = [
     kind for kind in vars(ev).values() if isinstance(kind, type) and kind.__mro__[1] is ev.Event
 ]
-_ENDS = set(ev.TERMINAL)
 
-any_event = st.sampled_from([kind for kind in KINDS if kind not in _ENDS] * 3 + sorted(
-    _ENDS, key=lambda kind: kind.__name__
-)).flatmap(
-    lambda kind: st.builds(kind, **{name: _FIELDS[name] for name in kind.__struct_fields__})
-)  # fmt: skip
+
+def _any_of(kind: type[ev.Event]) -> st.SearchStrategy[ev.Event]:
+    fields = {name: _FIELDS[name] for name in kind.__struct_fields__ if name in _FIELDS}
+    return st.builds(kind, **fields)
+
+
+_others = [kind for kind in KINDS if kind not in ev.TERMINAL]
+any_event = st.sampled_from(_others * 3 + list(ev.TERMINAL)).flatmap(_any_of)
 any_events: st.SearchStrategy[Run] = st.lists(any_event, max_size=25)
 """Events in no order at all, with values that nobody should give."""
 
@@ -326,7 +338,7 @@ def facts(events: Iterable[ev.Event]) -> dict[str, Any]:
             case ev.GenerationFinished():
                 found["finish"] = event.finish_reasons
             case ev.RunFailed():
-                found["error"] = (event.type, event.message)
+                found["error"], found["error_type"] = event.message, event.type
     by_model: dict[tuple[str | None, str | None], dict[str, int]] = {}
     total: dict[str, int] = {}
     machine = RunMachine()
@@ -343,7 +355,8 @@ def facts(events: Iterable[ev.Event]) -> dict[str, Any]:
         **found,
         "call_ids": list(calls),
         "usage": {model: counts for model, counts in by_model.items() if counts},
-        "tokens": total,
+        "tokens": {name: total[name] for name in TOKENS[:2] if name in total},
+        "token_parts": {name: total[name] for name in TOKENS[2:] if name in total},
         "end": type(run[-1]) if run and isinstance(run[-1], ev.TERMINAL) else None,
     }
 

@@ -85,11 +85,10 @@ class Tally:
         last.model = last.model or event.model
 
     def by_model(self) -> list[ev.Usage]:
-        """One entry per provider and model, of those that anything is known of."""
-        self._add_last()
+        """One entry per provider and model, of those that anything is known of so far."""
         return [
             ev.Usage(provider=provider, model=model, **counts, scope="run")
-            for (provider, model), counts in (self._of_run or self._past).items()
+            for (provider, model), counts in (self._of_run or self._with_last()).items()
             if counts
         ]
 
@@ -101,19 +100,19 @@ class Tally:
         return total
 
     def _begin(self) -> _Generation:
-        self._add_last()
+        self._past = self._with_last()
         self._is_open = True
         self._last = _Generation()
         return self._last
 
-    def _add_last(self) -> None:
+    def _with_last(self) -> dict[_Model, _Counts]:
         last = self._last
-        if last is None:
-            return
-        key = (last.provider, last.model)
-        if key in self._past or len(self._past) < MAX_MODELS:
-            _add(self._past.setdefault(key, {}), last.counts)
-        last.counts = {}
+        key = (None, None) if last is None else (last.provider, last.model)
+        if last is None or (key not in self._past and len(self._past) >= MAX_MODELS):
+            return self._past
+        counts = dict(self._past.get(key, {}))
+        _add(counts, last.counts)
+        return {**self._past, key: counts}
 
 
 def _add(total: _Counts, counts: dict[str, int] | dict[str, int | None]) -> None:
