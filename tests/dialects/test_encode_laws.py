@@ -77,7 +77,9 @@ SEEN_AS: dict[str, Callable[[Run], Run]] = {"openai-chat": left_to_the_client}
 MAY_END_AS: dict[tuple[str, type[ev.Event]], type[ev.Event]] = {}
 """(dialect, end) -> what else it may be read as. An end without a word of its own is RunFinished."""
 
-READ_AS_CUSTOM = {"ag-ui": {"TEXT_MESSAGE_CONTENT"}}  # where the assistant does not speak
+READ_AS_CUSTOM = {
+    "ag-ui": {"TEXT_MESSAGE_CONTENT"},  # of a message that is not the assistant's
+}
 """What a dialect writes and reads as nothing of the vocabulary."""
 
 

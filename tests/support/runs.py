@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import msgspec
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import asdict, replace
 
 from streamtrace.core import events as ev
 from streamtrace.core.jsonio import clean_text
@@ -80,19 +80,27 @@ def agent_runs(draw: st.DrawFn, *, whole: bool = False) -> Run:
     """A run that a strict machine takes: an agent's, with one or more turns of its model.
 
     Messages are marked (started and finished, with ids of their own), bare (deltas that bear the
-    id of the response) or unnamed, as wires have them. Parts of a turn come side by side. The run
-    ends in any way or is cut anywhere; if `whole`, it is not cut and does not fail.
+    id of the response) or unnamed, as wires have them; so are generations, with their usage, or
+    only the usage of the whole run is told. Parts of a turn come side by side. The run ends in any
+    way or is cut anywhere; if `whole`, it is not cut and does not fail.
     """
     naming = draw(st.sampled_from(["marked", "bare", "unnamed"]))
+    shows_generations = draw(st.booleans())
     turns = draw(st.integers(1, 3))
     run: Run = []
     open_calls: list[str] = []
     for turn in range(turns):
         parts, calls = draw(_turns(turn, naming))
+        if shows_generations:
+            parts = draw(_generations(f"resp-{turn}", parts))
         answered = [call for call in calls if turn < turns - 1 or draw(st.booleans())]
         open_calls = [call for call in calls if call not in answered]
         parts += [draw(_results(call)) for call in draw(st.permutations(answered))]
         run += _within(parts, draw(st.none() | names), draw(st.sampled_from([None, f"s{turn}"])))
+    if not shows_generations:
+        for provider, model in draw(st.sets(models, max_size=2)):
+            usage = draw(usages)
+            run.append(replace(usage, provider=provider, model=model, scope="run"))
     run = _within(run, draw(st.none() | names), "outer")
     if draw(st.booleans()):
         started = ev.RunStarted(run_id="run-7", thread_id="thread-9", agent="planner")
@@ -119,15 +127,23 @@ def _turns(draw: st.DrawFn, turn: int, naming: str) -> tuple[Run, list[str]]:
     run: Run = []
     while parts := [part for part in parts if part]:
         run.append(draw(st.sampled_from(parts)).pop(0))
-    if draw(st.booleans()):
-        provider, model = draw(models)
-        response_id = draw(st.just(f"resp-{turn}") | st.none())
-        run.insert(0, ev.GenerationStarted(response_id=response_id, model=model, provider=provider))
-        reason = draw(st.sampled_from(["stop", "length", "tool_calls", "end_turn"]))
-        run.append(ev.GenerationFinished(finish_reasons=(reason,)))
-    if draw(st.booleans()):
-        run.append(draw(usages))
     return run, calls
+
+
+@st.composite
+def _generations(draw: st.DrawFn, response_id: str, parts: Run) -> Run:
+    """The parts as those of a generation, with what it used, perhaps told twice."""
+    provider, model = draw(models)
+    reason = draw(st.sampled_from(["stop", "length", "tool_calls", "end_turn"]))
+    reports = draw(st.none() | usages)
+    early = [] if reports is None else [ev.Usage(input_tokens=reports.input_tokens)]
+    return [
+        ev.GenerationStarted(response_id=response_id, model=model, provider=provider),
+        *draw(st.sampled_from([[], early])),
+        *parts,
+        ev.GenerationFinished(finish_reasons=(reason,)),
+        *([] if reports is None else [reports]),
+    ]
 
 
 @st.composite
@@ -293,13 +309,7 @@ def left_to_the_client(run: Run) -> Run:
                 finished = False
     if not run or not isinstance(run[-1], ev.RunFinished | ev.RunInterrupted):
         own |= seen
-    whole: Run = []
-    for event in run:
-        if getattr(event, "tool_call_id", None) not in own:
-            whole.append(event)
-            if isinstance(event, ev.ToolCallReady):  # without arguments is with none: `{}`
-                whole.append(ev.ToolCallReady(tool_call_id=event.tool_call_id, arguments="{}"))
-    return whole
+    return [event for event in run if getattr(event, "tool_call_id", None) not in own]
 
 
 def facts(events: Iterable[ev.Event]) -> dict[str, Any]:
@@ -345,10 +355,12 @@ def facts(events: Iterable[ev.Event]) -> dict[str, Any]:
     for event in run:
         machine.feed(event, 0)
     for entry in machine.summary(StreamEnd(at_ns=0), started_at_ns=0).usage_by_model:
-        for name, count in msgspec.structs.asdict(entry.usage).items():
+        for name, count in asdict(entry.usage).items():
             for sums in (total, by_model.setdefault((entry.provider, entry.model), {})):
                 if count is not None:
                     sums[name] = sums.get(name, 0) + count
+    for call in calls.values():  # on most wires, no arguments are an empty object
+        call["arguments"] = call["arguments"] or "{}"
     for word, plural in _PLURALS.items():
         found[plural] = [call[word] for call in calls.values() if word in call]
     return {
