@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from starlette.responses import Response
 from support import ag_ui_oracle
 from support.clients import run_client
 from support.live import live, speaking
@@ -537,6 +538,71 @@ def messages_at(client: Any) -> dict[str, dict[str, Any]]:
         for one in message.get("toolCalls", ()):
             found["calls"][one["id"]] = [one["function"]["name"], one["function"]["arguments"]]
     return found
+
+
+KINDS: dict[str, tuple[Run, dict[str, Any]]] = {
+    "an answer": (
+        [thought("Hm"), text("Hi"), text("!"), END],
+        {
+            "messages": [
+                {"id": "run-0-1", "role": "reasoning", "content": "Hm"},
+                {"id": "run-0-2", "role": "assistant", "content": "Hi!"},
+            ],
+            "end": {"outcome": {"type": "success"}},
+        },
+    ),
+    "a tool": (
+        [text("Let me see."), call(), ready("{}"), result("21"), text("It is 21."), END],
+        {
+            "messages": [
+                {"id": "run-1-1", "role": "assistant", "content": "Let me see.", "toolCalls": [
+                    {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+                ]},
+                {"id": "c-result", "role": "tool", "toolCallId": "c", "content": "21"},
+                {"id": "run-1-2", "role": "assistant", "content": "It is 21."},
+            ],
+        },
+    ),
+    "state": (
+        [ev.State(value={"a": 0}), ev.State(value=PATCH, is_delta=True), END],
+        {"state": {"a": 1}},
+    ),
+    "an interrupt": (
+        [call(), arguments("{}"), ev.RunInterrupted(reason="confirmation", tool_call_id="c")],
+        {"interrupts": [{"id": "c", "reason": "confirmation", "toolCallId": "c"}]},
+    ),
+    "a stop": ([*OPEN[:4], ev.RunCancelled()], {"end": {"outcome": {"type": "cancelled"}}}),
+    "an error": (
+        [*OPEN, ev.RunFailed(type="overloaded", message="later")],
+        {"end": {"type": "RUN_ERROR", "code": "overloaded", "message": "later"}},
+    ),
+    "two runs": (
+        [text("a"), END, ev.RunStarted(run_id="next"), text("b"), ev.RunFailed(message="x")],
+        {"messages": [
+            {"id": "run-6-1", "role": "assistant", "content": "a"},
+            {"id": "next-2", "role": "assistant", "content": "b"},
+        ]},
+    ),
+    "a cut run": ([text("a")], {"end": {"type": "TEXT_MESSAGE_CONTENT", "delta": "a"}}),
+}  # fmt: skip
+
+
+async def test_the_client_ends_with_what_was_said() -> None:
+    seen = await shown_to_the_client([run for run, _ in KINDS.values()])
+    for (name, (_, expected)), client in zip(KINDS.items(), seen, strict=True):
+        assert (client["error"], client["warnings"]) == (None, []), name
+        end = client["events"][-1]
+        client["end"] = {key: end.get(key) for key in expected.get("end", ())}
+        assert {key: client[key] for key in expected} == expected, name
+
+
+async def test_the_client_does_complain_of_what_is_out_of_order() -> None:
+    frames = [json_frame({"type": "RUN_STARTED", "threadId": "t", "runId": "r"}),
+              json_frame({"type": "TEXT_MESSAGE_END", "messageId": "m"})]  # fmt: skip
+    app = Response(b"".join(map(encode_frame, frames)), media_type="text/event-stream")
+    async with live(app) as url:
+        (client,) = await run_client("ag_ui.mjs", url, "0")
+    assert "No active text message found with ID 'm'" in client["error"]
 
 
 async def test_the_client_takes_any_run_and_holds_what_was_said() -> None:

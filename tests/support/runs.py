@@ -309,7 +309,12 @@ def left_to_the_client(run: Run) -> Run:
                 finished = False
     if not run or not isinstance(run[-1], ev.RunFinished | ev.RunInterrupted):
         own |= seen
-    return [event for event in run if getattr(event, "tool_call_id", None) not in own]
+    return [
+        event for event in run if not isinstance(event, _CALLS) or event.tool_call_id not in own
+    ]
+
+
+_CALLS = (ev.ToolCallStarted, ev.ToolCallArgumentsDelta, ev.ToolCallReady, ev.ToolCallResult)
 
 
 def facts(events: Iterable[ev.Event]) -> dict[str, Any]:

@@ -274,7 +274,7 @@ class AgUiEncoder(TableEncoder):
         call_id = event.tool_call_id
         if event.delta and ("call", call_id) in self._open:
             self._tally.output()
-            self._calls[call_id] = "argued"
+            _remember(self._calls, call_id, "argued")
             yield _frame("TOOL_CALL_ARGS", toolCallId=call_id, delta=event.delta)
 
     def _ready(self, event: ev.ToolCallReady) -> Iterator[Frame]:

@@ -142,7 +142,7 @@ class OpenAIChatEncoder(TableEncoder):
     def _choice(self, message_id: str | None) -> int:
         head, _, number = (message_id or "").rpartition(":")
         is_choice = head and head == self._generation_id and number.isdecimal()
-        return int(number) if is_choice else 0
+        return int(number[:9]) if is_choice else 0
 
     # --- tool calls, held until it is known whose they are ---------------------------------
 
