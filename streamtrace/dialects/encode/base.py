@@ -2,8 +2,8 @@
 
 Rules that hold in this folder:
 
-* `decode(encode(e)) == e` for what a dialect `encodes`. What else is in a table is noted, or written
-  in the nearest words that the wire has; nothing is written for the rest.
+* `decode(encode(e)) == e` for what a dialect `encodes`. What else is in a table is noted, or
+  written in the nearest words that the wire has; nothing is written for the rest.
 * What is open is closed before an end or an error is written; after it, nothing is written.
 * What the wire wants and no event has said comes from the `Envelope`, never from a clock.
 * Nothing is written that the vocabulary's own client rejects.
