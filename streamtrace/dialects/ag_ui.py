@@ -32,12 +32,13 @@ from streamtrace.core.jsonio import (
     dump_json,
     typed_reader,
 )
-from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
+from streamtrace.dialects.base import Decoder, Dialect, Encoder, Envelope, Fit, Head, says
+from streamtrace.dialects.encode.ag_ui import ENCODES, AgUiEncoder
 
 MAX_REMEMBERED = 1024
+"""Ids of each kind that a stream's decoder remembers; of more, the oldest is forgotten."""
 MAX_STATE_BYTES = 32 * 1024
 """States that are larger are counted and not read: their event has no value."""
-"""Ids of each kind that a stream's decoder remembers; of more, the oldest is forgotten."""
 
 _Fields: TypeAlias = dict[str, Any]
 _Lane: TypeAlias = str | None
@@ -51,6 +52,7 @@ class AgUi(Dialect):
         "run thread text reasoning tool_start arguments result step model usage "
         "input_required error terminal"
     )
+    encodes = ENCODES
 
     def recognise(self, head: Head, frame: Frame) -> Fit:
         """Sure of the protocol's own event types; other upper-case types may be newer ones."""
@@ -64,6 +66,10 @@ class AgUi(Dialect):
     def decoder(self) -> Decoder:
         """A decoder for one stream."""
         return _AgUiDecoder()
+
+    def encoder(self, envelope: Envelope = Envelope()) -> Encoder:  # noqa: B008  immutable
+        """A writer of one stream."""
+        return AgUiEncoder(envelope)
 
 
 # The hot frames: a piece of text, reasoning or arguments.
@@ -213,7 +219,7 @@ class _AgUiDecoder:
     def _run_error(self, lane: _Lane, fields: _Fields) -> Iterator[ev.Event]:
         yield from _usages(fields)
         yield ev.RunFailed(
-            type=as_string(fields.get("code")), message=as_string(fields.get("message"))
+            type=as_string(fields.get("code")), message=as_string(fields.get("message")) or None
         )
 
     def _step_started(self, lane: _Lane, fields: _Fields) -> Iterator[ev.Event]:
@@ -275,7 +281,7 @@ class _AgUiDecoder:
         yield ev.ReasoningDelta(text=fields["delta"], message_id=as_string(fields.get("messageId")))
 
     def _tool_start(self, lane: _Lane, fields: _Fields) -> Iterator[ev.Event]:
-        name = as_string(fields.get("toolCallName"))
+        name = as_string(fields.get("toolCallName")) or None
         yield ev.ToolCallStarted(tool_call_id=fields["toolCallId"], name=name)
 
     def _tool_args(self, lane: _Lane, fields: _Fields) -> Iterator[ev.Event]:

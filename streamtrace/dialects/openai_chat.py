@@ -24,7 +24,8 @@ import msgspec
 from streamtrace.core import events as ev
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_count, as_id, as_word, dump_json, load_json, typed_reader
-from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
+from streamtrace.dialects.base import Decoder, Dialect, Encoder, Envelope, Fit, Head, says
+from streamtrace.dialects.encode.openai_chat import ENCODES, OpenAIChatEncoder
 
 MAX_REMEMBERED = 1024
 """Choices of a generation, and its tool calls, that one stream keeps in mind, of each."""
@@ -41,6 +42,7 @@ class OpenAIChat(Dialect):
     says = says("run text reasoning tool_start arguments model usage finish error terminal")
     objects: ClassVar[tuple[str, ...]] = ("chat.completion.chunk",)
     """What its chunks call themselves."""
+    encodes = ENCODES
 
     def recognise(self, head: Head, frame: Frame) -> Fit:
         """Sure of a chunk; an error, `[DONE]` or a chunk without `object` may be another's."""
@@ -58,6 +60,10 @@ class OpenAIChat(Dialect):
     def decoder(self) -> Decoder:
         """A decoder for one stream."""
         return _ChatDecoder(self.objects)
+
+    def encoder(self, envelope: Envelope = Envelope()) -> Encoder:  # noqa: B008  immutable
+        """A writer of one stream."""
+        return OpenAIChatEncoder(envelope)
 
 
 _NotObject: TypeAlias = list[Any] | str | int | float | bool | None

@@ -16,7 +16,7 @@ from typing import Any
 
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_object
-from streamtrace.dialects.base import Fit, Head, says
+from streamtrace.dialects.base import Dialect, Fit, Head, says
 from streamtrace.dialects.openai_chat import OpenAIChat
 
 
@@ -26,6 +26,8 @@ class OpenAICompletions(OpenAIChat):
     name = "openai-completions"
     says = says("run text model usage finish error terminal")
     objects = ("text_completion", "text_completion.chunk")
+    encodes = frozenset()
+    encoder = Dialect.encoder  # chat can be written, these cannot
 
     def recognise(self, head: Head, frame: Frame) -> Fit:
         """Sure of a completion, and of a choice with text where no object is named."""

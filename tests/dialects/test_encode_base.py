@@ -1,0 +1,44 @@
+"""Frames of JSON, such as every client reads."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from streamtrace.core.errors import EncodeError
+from streamtrace.core.frames import Frame
+from streamtrace.dialects.encode.base import json_frame
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("value", "data"),
+    [
+        ({"a": ["é", 1, None]}, '{"a":["é",1,null]}'),
+        ("\u2028\r\n", '"\u2028\\r\\n"'),
+        (NAN, "null"),
+        ("\ud83d", '"\\ud83d"'),
+        (["\ud83d", NAN, float("inf")], '["\\ud83d", null, null]'),
+        (["\ud83d", 2**70], f'["\\ud83d", {2**70}]'),
+        (2**70, str(2**70)),
+    ],
+)
+def test_json_as_every_client_reads_it(value, data):
+    frame = json_frame(value, "named")
+    assert frame == Frame(data=data.encode(), event="named")
+    json.loads(frame.text, parse_constant=pytest.fail)
+
+
+def deep(depth: int) -> list[object]:
+    value: list[object] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("value", [{(1, 2): 3}, deep(100_000)], ids=["keys", "deep"])
+def test_what_is_no_json_is_an_error(value):
+    with pytest.raises(EncodeError, match="no JSON"):
+        json_frame(value)
