@@ -14,6 +14,7 @@ Rules that hold here (WHATWG HTML, section 9.2.6, unless said otherwise):
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -109,7 +110,12 @@ class FrameParser:
         blocks = data.split(b"\n\n")
         tail = blocks.pop()
         for block in blocks:
-            self._emit(block if len(block) <= self._max_frame_bytes else None, at_ns, frames)
+            if len(block) > self._max_frame_bytes:
+                self._emit(None, at_ns, frames)
+            elif block.startswith(b"data: ") and b"\n" not in block:
+                frames.append(Frame(at_ns=at_ns, data=block[6:]))
+            else:
+                self._emit(block, at_ns, frames)
         if tail:
             self._keep(tail)
         return frames
@@ -156,10 +162,9 @@ class FrameParser:
     ) -> None:
         if block is None:
             frames.append(Frame(at_ns=at_ns, oversized=True, complete=complete))
-        elif complete and block.startswith(b"data: ") and b"\n" not in block:
-            frames.append(Frame(at_ns=at_ns, data=block[6:]))
         else:
-            frame = _read_block(block, at_ns, complete)
+            usual = _usual_block(block) if complete else None
+            frame = _read_block(block, at_ns, complete) if usual is None else _read(usual, at_ns)
             if frame is not None:
                 frames.append(frame)
 
@@ -278,6 +283,24 @@ def event_source_view(frames: Iterable[Frame]) -> EventSourceView:
                 }
             )
     return EventSourceView(messages, last_event_id, retry)
+
+
+_usual_block = re.compile(
+    rb"(?:id: ?([^\0\n]*)\n)?(?:event: ?(.*)\n)?(?:: ?(.*)\n)?data: ?(.*)(?:\nid: ?([^\0\n]*))?"
+).fullmatch
+"""The shapes that nearly all servers send: what it takes apart, `_read_block` reads the same."""
+
+
+def _read(usual: re.Match[bytes], at_ns: int) -> Frame:
+    first_id, event, comment, data, last_id = usual.groups()
+    frame_id = first_id if last_id is None else last_id
+    return Frame(
+        at_ns=at_ns,
+        data=data,
+        event=None if event is None else event.decode("utf-8", "replace"),
+        id=None if frame_id is None else frame_id.decode("utf-8", "replace"),
+        comment=comment,
+    )
 
 
 def _read_block(block: bytes, at_ns: int, complete: bool) -> Frame | None:

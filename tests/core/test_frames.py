@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.strategies import cuts, single_bytes, streams
 
@@ -18,6 +18,7 @@ from streamtrace.core.frames import (
     Frame,
     FrameParser,
     LineParser,
+    _read_block,
     encode_frame,
     event_source_view,
 )
@@ -332,3 +333,19 @@ def test_lines_may_begin_with_a_byte_order_mark_however_it_is_cut():
         parser = LineParser()
         frames = [frame for piece in pieces for frame in parser.feed(piece)]
         assert [frame.data for frame in frames] == [b'{"a":1}', b'{"a":2}']
+
+
+_FIELDS = st.sampled_from((
+    b"id: 7", b"id:", b"id", b"id: a\0", b"id: \xff", b"event: token", b"event:", b"event",
+    b"event: \xff", b": note", b":", b"data: x", b"data:{}", b"data", b"data: \xff", b"data:  y",
+    b"retry: 5", b"stray",
+))  # fmt: skip
+
+
+@settings(max_examples=1000, deadline=None)
+@given(lines=st.lists(_FIELDS, min_size=1, max_size=5))
+def test_blocks_of_a_usual_shape_read_as_any_other_block(lines):
+    """The shortcut for common blocks, against the reading line by line."""
+    block = b"\n".join(lines)
+    [frame] = FrameParser().feed(block + b"\n\n") or [None]
+    assert frame == _read_block(block, 0, complete=True)
