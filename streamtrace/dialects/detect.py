@@ -23,6 +23,9 @@ from streamtrace.core.jsonio import as_object
 from streamtrace.dialects.ag_ui import AgUi
 from streamtrace.dialects.anthropic import Anthropic
 from streamtrace.dialects.base import Dialect, Fit, Head
+from streamtrace.dialects.gemini import Gemini
+from streamtrace.dialects.gemini_interactions import GeminiInteractions
+from streamtrace.dialects.google_adk import GoogleAdk
 from streamtrace.dialects.house import HEARTBEATS
 from streamtrace.dialects.named import AgentFlow, Cognis
 from streamtrace.dialects.openai_chat import OpenAIChat
@@ -36,6 +39,9 @@ BUILT_IN: tuple[Dialect, ...] = (
     AgUi(),
     AgentFlow(),
     Cognis(),
+    GoogleAdk(),
+    GeminiInteractions(),
+    Gemini(),
     OpenAIChat(),
     TypedJson(),
 )
