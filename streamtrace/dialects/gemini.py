@@ -177,18 +177,17 @@ class _GeminiDecoder:
         """Who answers, if that is news."""
         response_id = as_id(chunk.get("responseId")) or self._id
         model = as_id(chunk.get("modelVersion")) or self._model
+        is_next_run = False
         if response_id != self._id and (self._is_finished() or self._failed):
             yield from self._tell_usage()
             self._answers.clear()
             self._untold_reasons.clear()
-            if self._failed:
-                self._failed = False
-                yield ev.RunStarted()
+            is_next_run, self._failed = self._failed, False
         elif self._begun and self._answers:
             response_id = self._id
         if self._begun and (response_id, model) == (self._id, self._model):
             return
-        if self._run_id is None and response_id is not None:
+        if is_next_run or (self._run_id is None and response_id is not None):
             self._run_id = response_id
             yield ev.RunStarted(run_id=response_id)
         self._begun, self._id, self._model = True, response_id, model

@@ -171,7 +171,7 @@ class _AdkDecoder:
 
     def _is_idle(self, actions: msgspec.Raw) -> bool:
         """Whether nothing is done beside: the server repeats the empty actions byte by byte."""
-        value = load_json(actions)
+        value = load_json(bytes(actions))
         if not isinstance(value, dict) or any(value.values()):
             return False
         self._no_actions = actions.copy()

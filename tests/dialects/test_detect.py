@@ -72,8 +72,6 @@ def test_lines_of_json_are_recognised_as_well():
 # --- nobody guesses ------------------------------------------------------------------------
 
 FOREIGN = {
-    "gemini": data('{"candidates":[{"content":{"parts":[{"text":"Hi"}]}}],"modelVersion":"g"}'),
-    "gemini interactions": data('{"event_type":"interaction.created","interaction":{"id":"i"}}'),
     "vercel ui": data(
         '{"type":"start","messageId":"m"}', '{"type":"start-step"}', '{"type":"text-start"}'
     ),
