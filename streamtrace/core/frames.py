@@ -106,7 +106,7 @@ class FrameParser:
             self._keep(data[:end])
             self._emit_pending(at_ns, frames)
             data = data[after:]
-        blocks = data.split(b"\n\n")
+        blocks = _split_blocks(data)
         tail = blocks.pop()
         for block in blocks:
             self._emit(block if len(block) <= self._max_frame_bytes else None, at_ns, frames)
@@ -278,6 +278,16 @@ def event_source_view(frames: Iterable[Frame]) -> EventSourceView:
                 }
             )
     return EventSourceView(messages, last_event_id, retry)
+
+
+def _split_blocks(data: bytes) -> list[bytes]:
+    """What stands between blank lines."""
+    end = data.find(b"\n") + 1
+    if data[end : end + 1] == b"\n":  # frames of one line: to look for one byte takes half the time
+        lines = data.split(b"\n")
+        if len(lines) % 2 and not any(lines[1::2]):
+            return lines[::2]
+    return data.split(b"\n\n")
 
 
 def _read_block(block: bytes, at_ns: int, complete: bool) -> Frame | None:

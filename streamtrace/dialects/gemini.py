@@ -58,10 +58,11 @@ class Gemini(Dialect):
             return Fit.NO if _stray_error(frame.stray) is None else Fit.MAYBE
         value = frame.json()
         chunk = camel(as_object(value[0] if isinstance(value, list) and value else value))
-        if "candidates" in chunk:
-            candidates = chunk["candidates"]
-            first = candidates[0] if isinstance(candidates, list) and candidates else None
-            return Fit.NO if _CANDIDATE.isdisjoint(camel(as_object(first))) else Fit.YES
+        candidates = chunk.get("candidates")
+        first = candidates[0] if isinstance(candidates, list) and candidates else None
+        candidate = camel(as_object(first))
+        if isinstance(candidate.get("content"), dict) or "finishReason" in candidate:
+            return Fit.YES
         if isinstance(camel(as_object(chunk.get("promptFeedback"))).get("blockReason"), str):
             return Fit.YES
         if isinstance(chunk.get("usageMetadata"), dict) and "modelVersion" in chunk:
@@ -139,20 +140,19 @@ class _GeminiDecoder:
             yield ev.RunFinished(run_id=self._run_id)
 
     def _decode(self, frame: Frame) -> Iterator[ev.Event]:
-        if frame.data is not None and frame.complete and frame.data != _DONE:
+        if frame.data is not None and frame.data != _DONE:
             value = frame.json()
             for one in value if isinstance(value, list) else [value]:
                 if isinstance(one, dict) and not _CHUNK.isdisjoint(one):
                     yield from self._chunk(camel(one))
-                else:
+                elif value is not None or frame.complete:
                     unknown = frame.text if value is None else one
                     yield ev.Custom(name=frame.event or "unknown", value=unknown)
-        if frame.stray is not None:
-            error = _stray_error(frame.stray)
-            if error is None:
-                yield ev.Custom(name="stray", value=frame.stray.decode("utf-8", "replace"))
-            else:
-                yield from self._fail(error)
+        error = _stray_error(frame.stray)
+        if error is not None:
+            yield from self._fail(error)
+        elif frame.stray is not None:
+            yield ev.Custom(name="stray", value=frame.stray.decode("utf-8", "replace"))
 
     def _chunk(self, chunk: Fields) -> Iterator[ev.Event]:
         if chunk.keys() != {"error"}:
@@ -230,7 +230,6 @@ class _GeminiDecoder:
             yield ev.RunFailed(type=kind, message=as_word(facts.get("message")))
 
 
-_CANDIDATE = frozenset(("content", "finishReason"))
 _CHUNK = frozenset(
     ("candidates", "promptFeedback", "prompt_feedback", "usageMetadata", "usage_metadata", "error")
 )

@@ -145,22 +145,25 @@ class _InteractionsDecoder:
         yield from self._tell_usage()
 
     def _decode(self, frame: Frame) -> Iterator[ev.Event]:
-        if frame.data is None or not frame.complete or frame.data.startswith(_DONE):
+        if frame.data is None or frame.data.startswith(_DONE):
             return
         value = frame.json()
         kind = value.get("event_type") if isinstance(value, dict) else None
+        if kind is None and as_object(value).get("error"):
+            kind = "error"
         handler = _EVENTS.get(kind) if isinstance(kind, str) else None
-        if handler is None:
+        if handler is not None:
+            metadata = as_object(value.get("metadata"))
+            self._usage = value.get("usage") or metadata.get("total_usage") or self._usage
+            yield from handler(self, value)
+        elif value is not None or frame.complete:
             value = frame.text if value is None else value
             yield ev.Custom(name=as_id(kind) or frame.event or "unknown", value=value)
-            return
-        metadata = as_object(value.get("metadata"))
-        self._usage = value.get("usage") or metadata.get("total_usage") or self._usage
-        yield from handler(self, value)
 
     # --- the interaction -----------------------------------------------------------------------
 
     def _created(self, value: _Fields) -> Iterator[ev.Event]:
+        yield from self._tell_usage()
         self._begin()
         yield from self._identity(as_object(value.get("interaction")))
 
@@ -442,7 +445,8 @@ def _role(kind: str) -> str:
 
 def _failure(error: Any) -> ev.RunFailed:
     facts = error if isinstance(error, dict) else {"message": error}
-    return ev.RunFailed(type=as_id(facts.get("code")), message=as_word(facts.get("message")))
+    kind = as_id(facts.get("status")) or as_id(facts.get("code"))
+    return ev.RunFailed(type=kind, message=as_word(facts.get("message")))
 
 
 def _remember(memory: dict[Any, None], key: Any) -> None:

@@ -187,7 +187,7 @@ class _AdkDecoder:
     def _decode(self, frame: Frame) -> Iterator[ev.Event]:
         if frame.stray is not None:
             yield ev.Custom(name="stray", value=frame.stray.decode("utf-8", "replace"))
-        if frame.data is None or not frame.complete:
+        if frame.data is None:
             return
         value = frame.json()
         event = camel(as_object(value))
@@ -199,7 +199,7 @@ class _AdkDecoder:
             yield from self._fail(as_id(details.get("errorType")), message)
         elif value is None and (broken := _BROKEN_ERROR.match(frame.text)) is not None:
             yield from self._fail(None, broken[1])
-        else:
+        elif value is not None or frame.complete:
             value = frame.text if value is None else value
             yield ev.Custom(name=frame.event or "unknown", value=value)
 
@@ -208,6 +208,9 @@ class _AdkDecoder:
         run_id, error = as_id(event["invocationId"]), as_id(event.get("errorCode"))
         if error == event.get("finishReason"):
             error = None
+        if run_id != self._run_id:
+            yield from self._settle()
+            self._waiting.clear()
         if run_id != self._run_id or (self._failed and error is None):
             self._run_id, self._failed = run_id, False
             agent = _root(event) or (None if author == _USER else author or None)
@@ -220,7 +223,8 @@ class _AdkDecoder:
         yield from self._speak(author, branch)
         lane = self._lanes.get((branch, author))
         if lane is None:
-            _make_room(self._lanes, MAX_LANES)
+            if len(self._lanes) >= MAX_LANES:
+                yield from self._end_turn(self._lanes.pop(next(iter(self._lanes))))
             lane = self._lanes[branch, author] = _Lane(Parts(f"{run_id}:{author}"))
         yield from self._answer(lane, event)
         yield from self._actions(camel(as_object(event.get("actions"))), branch)
@@ -296,8 +300,7 @@ class _AdkDecoder:
             if call_id is not None
         }
         for call_id, reason in asked.items():
-            _make_room(self._waiting, MAX_REMEMBERED)
-            self._waiting.setdefault(call_id, reason)
+            _remember(self._waiting, call_id, self._waiting.get(call_id, reason))
         for part in parts:
             response = camel(as_object(part.get("functionResponse")))
             if as_id(response.get("id")) in asked:  # the tool did not run yet
@@ -309,23 +312,23 @@ class _AdkDecoder:
         for call in (camel(as_object(part.get("functionCall"))) for part in parts):
             call_id, name = as_id(call.get("id")), as_id(call.get("name")) or ""
             if call_id is not None and isinstance(call_ids, list) and call_id in call_ids:
-                _make_room(self._waiting, MAX_REMEMBERED)
-                self._waiting[call_id] = _REASONS.get(name, "long_running")
+                _remember(self._waiting, call_id, _REASONS.get(name, "long_running"))
 
     # --- who says it ---------------------------------------------------------------------------
 
     def _speak(self, author: str, branch: str | None) -> Iterator[ev.Event]:
         if author and self._speakers.get(branch) != author:
             yield from self._silence(branch)
-            _make_room(self._speakers, MAX_LANES)
+            if len(self._speakers) >= MAX_LANES:
+                yield from self._silence(next(iter(self._speakers)))
             self._speakers[branch] = author
-            for lane in self._lanes.values():
-                lane.growing = None
             yield ev.StepStarted(name=author, step_id=_step_id(author, branch))
 
     def _silence(self, branch: str | None) -> Iterator[ev.Event]:
         author = self._speakers.pop(branch, None)
         if author is not None:
+            for lane in self._lanes.values():
+                lane.growing = None
             yield ev.StepFinished(name=author, step_id=_step_id(author, branch))
 
     def _actions(self, actions: Fields, branch: str | None) -> Iterator[ev.Event]:
@@ -339,7 +342,7 @@ class _AdkDecoder:
                 yield ev.Custom(name=key, value=value)
 
     def _settle(self) -> Iterator[ev.Event]:
-        """Nothing is open any more."""
+        """End all turns and steps."""
         for lane in self._lanes.values():
             yield from self._end_turn(lane)
         for branch in list(self._speakers):
@@ -415,16 +418,17 @@ def _pointer(key: str) -> str:
 
 
 def _add(totals: dict[str | None, ev.Usage], model: str | None, usage: ev.Usage) -> None:
-    _make_room(totals, MAX_REMEMBERED)
     entries = (totals.get(model, ev.Usage()), usage)
     sums: dict[str, int] = {}
     for name in ("input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens"):
         known = [count for one in entries if (count := getattr(one, name)) is not None]
         if known:
             sums[name] = sum(known)
-    totals[model] = ev.Usage(**sums, model=model, scope="run")  # type: ignore[arg-type]
+    total = ev.Usage(**sums, model=model, scope="run")  # type: ignore[arg-type]
+    _remember(totals, model, total)
 
 
-def _make_room(memory: dict[Any, Any], most: int) -> None:
-    if len(memory) >= most:
+def _remember(memory: dict[Any, Any], key: Any, value: Any) -> None:
+    if key not in memory and len(memory) >= MAX_REMEMBERED:
         del memory[next(iter(memory))]
+    memory[key] = value

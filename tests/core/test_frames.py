@@ -18,6 +18,7 @@ from streamtrace.core.frames import (
     Frame,
     FrameParser,
     LineParser,
+    _split_blocks,
     encode_frame,
     event_source_view,
 )
@@ -134,6 +135,11 @@ def test_a_frame_ends_with_its_cr_and_does_not_wait_for_an_lf():
 def test_a_stream_that_ends_inside_a_byte_order_mark_is_told():
     assert parse([b"\xef", b"\xbb"]) == [Frame(stray=b"\xef\xbb", complete=False)]
     assert parse([b"\xef\xbb\xbf"]) == []
+
+
+@given(st.lists(st.sampled_from([b"a", b"\n", b"\n\n", b": b"]), max_size=12).map(b"".join))
+def test_blocks_are_what_stands_between_blank_lines(data):
+    assert _split_blocks(data) == data.split(b"\n\n")
 
 
 # --- cuts change nothing -------------------------------------------------------------------

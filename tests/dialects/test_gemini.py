@@ -410,6 +410,7 @@ def test_sources_are_told_once() -> None:
         (b"event: note\ndata: hello\n\n", [ev.Custom(name="note", value="hello")]),
         (b"hello\n\n", [ev.Custom(name="stray", value="hello")]),
         (b'data: {"candidates":[{"content"', []),
+        (b'data: {"a":1}', [ev.Custom(name="unknown", value={"a": 1})]),
     ],
 )
 def test_frames_that_are_no_response(body: bytes, expected: list[ev.Event]) -> None:
@@ -431,6 +432,8 @@ def test_responses_in_an_array_are_read_one_by_one() -> None:
         ({"candidates": [{"finish_reason": "STOP"}]}, Fit.YES),
         ({"candidates": []}, Fit.NO),
         ({"candidates": ["Ann"]}, Fit.NO),
+        ({"candidates": [{"content": "Hi"}]}, Fit.NO),
+        ({"candidates": [{"index": 0}], "usageMetadata": {}, "modelVersion": "m"}, Fit.YES),
         ({"promptFeedback": {"blockReason": "SAFETY"}}, Fit.YES),
         ({"promptFeedback": "fine"}, Fit.NO),
         ({"usageMetadata": {}, "modelVersion": "m"}, Fit.YES),

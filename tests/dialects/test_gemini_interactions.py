@@ -204,6 +204,13 @@ def test_tools_count_to_the_input() -> None:
     assert ev.Usage(input_tokens=43, cached_input_tokens=2) in said(completed(usage=usage))
 
 
+def test_an_error_of_the_gateway_fails_the_run_too() -> None:
+    error = {"code": 503, "message": "late", "status": "UNAVAILABLE"}
+    frame = Frame(data=json.dumps({"error": error}).encode())
+    events = events_of(GeminiInteractions(), [frame])
+    assert events == [ev.RunFailed(type="UNAVAILABLE", message="late")]
+
+
 def test_an_agent_is_named_where_no_model_is() -> None:
     events = said(created(agent="deep-research", model=None), completed(agent="deep-research"))
     assert events[0] == ev.RunStarted(run_id="v1", agent="deep-research")

@@ -433,10 +433,28 @@ def test_no_json_makes_it_raise_and_the_quick_reading_is_only_quicker(frames: li
         assert repr(events_of(GoogleAdk(), frames)) == repr(events)
 
 
-def test_authors_are_remembered_up_to_a_limit() -> None:
-    decoder = GoogleAdk().decoder()
+def test_the_fragments_of_a_new_speaker_open_its_step() -> None:
+    events = said(piece("1"), piece("2", actions={"endOfAgent": True}), piece("3"))
+    assert [one.name for one in told(events, ev.StepStarted)] == ["a", "a"]  # type: ignore[attr-defined]
+
+
+def test_another_invocation_is_another_run() -> None:
+    asked = whole(CALL, longRunningToolIds=["c"])
+    events = said(asked, piece("a", invocationId="j", usageMetadata=USAGE))
+    assert told(events, ev.RunStarted, ev.StepFinished, *ev.TERMINAL) == [
+        ev.RunStarted(run_id="i", agent="a"),
+        ev.StepFinished(name="a", step_id="a"),
+        ev.RunStarted(run_id="j", agent="a"),
+        ev.StepFinished(name="a", step_id="a"),
+    ]
+
+
+def test_authors_are_remembered_up_to_a_limit_and_forgotten_with_their_usage() -> None:
+    decoder, usages = GoogleAdk().decoder(), 0
     for number in range(2 * google_adk.MAX_LANES):
-        value = piece("a", author=f"a{number}", branch=f"b{number}")
-        list(decoder.decode(Frame(data=json.dumps(value).encode())))
+        value = piece("a", author=f"a{number}", branch=f"b{number}", usageMetadata=USAGE)
+        events = list(decoder.decode(Frame(data=json.dumps(value).encode())))
+        usages += len(told(events, ev.Usage))
+    assert usages == google_adk.MAX_LANES
     assert len(decoder._lanes) == google_adk.MAX_LANES  # type: ignore[attr-defined]
     assert len(decoder._speakers) == google_adk.MAX_LANES  # type: ignore[attr-defined]
