@@ -35,7 +35,7 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One block of the wire. `None` means that the field was not there.
 
     `data` is the joined data lines, as bytes: only those who need text decode it. `stray` is the
-    first line that is no SSE field (some back ends put a bare JSON error there). `complete` is
+    joined lines that are no SSE field (some back ends put a bare JSON error there). `complete` is
     false for what stood after the last blank line when the stream ended.
     """
 
@@ -306,7 +306,8 @@ def _read(usual: re.Match[bytes], at_ns: int) -> Frame:
 def _read_block(block: bytes, at_ns: int, complete: bool) -> Frame | None:
     data: list[bytes] = []
     comments: list[bytes] = []
-    event = frame_id = stray = retry = None
+    strays: list[bytes] = []
+    event = frame_id = retry = None
     for line in block.split(b"\n"):
         if not line:
             continue
@@ -324,9 +325,9 @@ def _read_block(block: bytes, at_ns: int, complete: bool) -> Frame | None:
         elif name == b"retry":
             if value.isdigit() and len(value) <= _MAX_RETRY_DIGITS:
                 retry = int(value)
-        elif stray is None:
-            stray = line
-    if not (data or comments or stray) and event is None and frame_id is None and retry is None:
+        else:
+            strays.append(line)
+    if not (data or comments or strays) and event is None and frame_id is None and retry is None:
         return None
     return Frame(
         at_ns=at_ns,
@@ -335,7 +336,7 @@ def _read_block(block: bytes, at_ns: int, complete: bool) -> Frame | None:
         id=frame_id,
         retry=retry,
         comment=b"\n".join(comments) if comments else None,
-        stray=stray,
+        stray=b"\n".join(strays) if strays else None,
         complete=complete,
     )
 

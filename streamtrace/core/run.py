@@ -114,10 +114,11 @@ class RunMachine:
         terminal = self.terminal
         if gone_ns is not None and self._terminal_ns > gone_ns:
             terminal = None  # said to a client who had left
+        needs_terminal = facts.pop("needs_terminal", True)
         status, error_type = decide(
             end,
             terminal=terminal,
-            needs_terminal=facts.pop("needs_terminal", True),
+            needs_terminal=needs_terminal,
             http_status=facts.get("http_status"),
             lost=bool(facts.get("lost_chunks")),
         )
@@ -127,7 +128,8 @@ class RunMachine:
         if len(self._run_usage) == 1 and not self._usage_of_runs_before:
             self._name_the_model(*next(iter(self._run_usage)))
         usage = _add_up([entry.usage for entry in usage_by_model])
-        if usage is not None and terminal is None:
+        is_whole = terminal is not None or (status == "completed" and not needs_terminal)
+        if usage is not None and not is_whole:
             self.issues["usage_partial"] = 1
         return RunSummary(
             status=status,

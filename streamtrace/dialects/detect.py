@@ -30,6 +30,9 @@ from streamtrace.dialects.chatkit import ChatKit
 from streamtrace.dialects.cohere import Cohere
 from streamtrace.dialects.dashscope import DashScope
 from streamtrace.dialects.dify import Dify
+from streamtrace.dialects.gemini import Gemini
+from streamtrace.dialects.gemini_interactions import GeminiInteractions
+from streamtrace.dialects.google_adk import GoogleAdk
 from streamtrace.dialects.house import HEARTBEATS
 from streamtrace.dialects.mcp import Mcp
 from streamtrace.dialects.mistral_conversations import MistralConversations
@@ -65,6 +68,9 @@ BUILT_IN: tuple[Dialect, ...] = (
     AgentFlow(),
     Cognis(),
     OpenWebUI(),
+    GoogleAdk(),
+    GeminiInteractions(),
+    Gemini(),
     OpenAIChat(),
     VercelUI(),
     VercelData(),

@@ -104,6 +104,11 @@ def test_what_a_browser_drops_is_reported():
     ]
 
 
+def test_lines_that_are_no_field_are_kept_together():
+    (frame,) = parse([b'data: a\n{\n  "error": {\ndata: b\n}\n\n'])
+    assert frame == Frame(data=b"a\nb", stray=b'{\n  "error": {\n}')
+
+
 def test_blocks_that_say_nothing_are_no_frames():
     assert parse([b"\n\n\r\r\n\n\nid: a\0b\n\nretry: soon\n\n\n"]) == []
 

@@ -187,6 +187,15 @@ def test_usage_before_the_end_of_a_cut_stream_is_marked_partial() -> None:
     assert run.issues == {"usage_partial": 1}
 
 
+def test_usage_of_a_wire_without_an_end_is_partial_only_where_the_stream_was_cut() -> None:
+    machine = RunMachine()
+    machine.feed(ev.Usage(input_tokens=10), 1)
+    whole = machine.summary(StreamEnd(at_ns=2, final=True), needs_terminal=False, started_at_ns=0)
+    assert (whole.status, whole.issues) == ("completed", {})
+    cut = machine.summary(StreamEnd(at_ns=2), needs_terminal=False, started_at_ns=0)
+    assert (cut.status, cut.issues) == ("truncated", {"usage_partial": 1})
+
+
 def test_a_tools_result_begins_the_next_generation_where_the_wire_shows_none() -> None:
     run = fold(
         (10, text("let me look")),

@@ -72,8 +72,6 @@ def test_lines_of_json_are_recognised_as_well():
 # --- nobody guesses ------------------------------------------------------------------------
 
 FOREIGN = {
-    "gemini": data('{"candidates":[{"content":{"parts":[{"text":"Hi"}]}}],"modelVersion":"g"}'),
-    "gemini interactions": data('{"event_type":"interaction.created","interaction":{"id":"i"}}'),
     "langgraph": b'event: metadata\ndata: {"run_id":"r","attempt":1}\n\n'
     b'event: error\ndata: {"error":"ValueError","message":"kaput"}\n\n',
     "langgraph events": b'event: values\ndata: {"type":"event","method":"values"}\n\n',
