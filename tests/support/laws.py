@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
+
 from streamtrace.core.events import Event, TextDelta
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import clean_text, load_json
@@ -44,7 +46,8 @@ def held_bytes(root: object) -> int:
         if id(one) in seen or isinstance(one, type) or callable(one):
             continue
         seen.add(id(one))
-        total += sys.getsizeof(one)
+        # `Raw` has no size that could be asked for.
+        total += len(bytes(one)) if isinstance(one, msgspec.Raw) else sys.getsizeof(one)
         match one:
             case dict():
                 pending += [*one.keys(), *one.values()]
