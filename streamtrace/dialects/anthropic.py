@@ -20,8 +20,9 @@ import msgspec
 
 from streamtrace.core import events as ev
 from streamtrace.core.frames import Frame
-from streamtrace.core.jsonio import as_count, as_id, as_object, as_string, dump_json
-from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
+from streamtrace.core.jsonio import as_count, as_id, as_object, as_string, as_word, dump_json
+from streamtrace.dialects.base import Decoder, Dialect, Encoder, Envelope, Fit, Head, says
+from streamtrace.dialects.encode.anthropic import AnthropicEncoder
 
 PROVIDER = "anthropic"
 _NO_NAMES = (None, "", "message")
@@ -36,6 +37,8 @@ class Anthropic(Dialect):
 
     name = "anthropic"
     says = says("run text reasoning tool_start arguments result model usage finish error terminal")
+    encodes = frozenset(AnthropicEncoder.table) - {ev.RunInterrupted, ev.RunCancelled}
+    """Both are written, as the end of a message: the wire has no word for them."""
 
     def recognise(self, head: Head, frame: Frame) -> Fit:
         """Sure of a named event whose name repeats its type, and of any `message_start`.
@@ -57,6 +60,10 @@ class Anthropic(Dialect):
     def decoder(self) -> Decoder:
         """A decoder for one stream."""
         return _AnthropicDecoder()
+
+    def encoder(self, envelope: Envelope = Envelope()) -> Encoder:  # noqa: B008  immutable
+        """A writer of one stream."""
+        return AnthropicEncoder(envelope)
 
 
 # The hot frames: a piece of text, reasoning or arguments.
@@ -307,15 +314,15 @@ def _tool_result(call_id: str, block: dict[str, Any]) -> ev.ToolCallResult:
     content_type = as_string(as_object(content).get("type")) or ""
     return ev.ToolCallResult(
         tool_call_id=call_id,
-        result=dump_json(content),
+        result=(content or None) if isinstance(content, str) else dump_json(content),
         is_error=block.get("is_error") is True or content_type.endswith("_error"),
     )
 
 
 def _source(citation: dict[str, Any]) -> ev.Source:
     return ev.Source(
-        url=as_string(citation.get("url")),
-        title=as_string(citation.get("title")) or as_string(citation.get("document_title")),
+        url=as_word(citation.get("url")),
+        title=as_word(citation.get("title")) or as_word(citation.get("document_title")),
     )
 
 

@@ -24,7 +24,8 @@ import msgspec
 from streamtrace.core import events as ev
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_id, as_word, dump_json, typed_reader
-from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
+from streamtrace.dialects.base import Decoder, Dialect, Encoder, Envelope, Fit, Head, says
+from streamtrace.dialects.encode.openai_responses import OpenAIResponsesEncoder
 
 MAX_REMEMBERED = 1024
 """Items, and parts of them, that one response keeps in mind, of each."""
@@ -38,6 +39,7 @@ class OpenAIResponses(Dialect):
         "run thread text reasoning tool_start arguments result model usage finish "
         "input_required error terminal"
     )
+    encodes = frozenset(OpenAIResponsesEncoder.table)
 
     def recognise(self, head: Head, frame: Frame) -> Fit:
         """Sure of `response.*` with a number, its event's name or a response; errors may be."""
@@ -53,6 +55,10 @@ class OpenAIResponses(Dialect):
     def decoder(self) -> Decoder:
         """A decoder for one stream."""
         return _ResponsesDecoder()
+
+    def encoder(self, envelope: Envelope = Envelope()) -> Encoder:  # noqa: B008  immutable
+        """A writer of one stream."""
+        return OpenAIResponsesEncoder(envelope)
 
 
 _ITEM_DONE = "response.output_item.done"
@@ -282,7 +288,7 @@ class _ResponsesDecoder:
         elif known.is_call():
             if call_id is None:
                 _remember(self._nameless, tool, known.id)
-            name = as_id(item.get("name")) or tool
+            name = as_id(item["name"]) if "name" in item else tool
             events.append(ev.ToolCallStarted(tool_call_id=known.id, name=name))
         else:
             events.append(ev.Custom(name=kind))
@@ -323,7 +329,7 @@ def _result(call_id: str, item: dict[str, Any]) -> ev.ToolCallResult:
     names = () if item.get("type") == "image_generation_call" else _RESULTS  # its bytes
     value = next((item[name] for name in names if item.get(name)), error)
     text = _text(value) or None
-    is_error = bool(error) or item.get("status") == "failed"
+    is_error = bool(error) or item.get("status") in ("failed", "incomplete")
     return ev.ToolCallResult(tool_call_id=call_id, result=text, is_error=is_error)
 
 

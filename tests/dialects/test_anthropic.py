@@ -370,6 +370,15 @@ def test_a_failed_server_tool_is_an_error(content: Any, flags: dict[str, bool]) 
 
 
 @pytest.mark.parametrize(
+    ("content", "result"),
+    [("42", "42"), ("", None), ([{"a": 1}], '[{"a":1}]'), ({"a": 1}, '{"a":1}')],
+)
+def test_a_result_is_text_or_json_as_the_block_holds_it(content: Any, result: str | None) -> None:
+    (event,) = said(block(0, type="mcp_tool_result", tool_use_id="t", content=content))
+    assert event == ev.ToolCallResult(tool_call_id="t", result=result)
+
+
+@pytest.mark.parametrize(
     ("message", "expected"),
     [
         ({"type": "ping"}, [ev.Heartbeat()]),

@@ -555,12 +555,28 @@ def test_a_tool_of_the_server_is_ready_when_it_starts_to_work(kind, working, giv
         ({"type": "image_generation_call", "result": "aGk="}, None, False),
         ({"type": "program_output", "result": "x"}, "x", False),
         ({"type": "brand_new_call", "output": "x"}, "x", False),
+        ({"type": "function_call_output", "output": "x", "status": "completed"}, "x", False),
+        ({"type": "function_call_output", "output": "x", "status": "incomplete"}, "x", True),
     ],
 )
 def test_the_result_of_a_server_tool_comes_with_its_item(item, result, is_error):
     kind = item.pop("type")
     events = told(created(), added(0, kind), done(0, kind, **item))
     assert events[-1] == ev.ToolCallResult(tool_call_id="i0", result=result, is_error=is_error)
+
+
+@pytest.mark.parametrize(
+    ("item", "name"),
+    [
+        ({"type": "function_call", "name": "f"}, "f"),
+        ({"type": "function_call", "name": ""}, None),
+        ({"type": "web_search_call"}, "web_search"),
+    ],
+)
+def test_a_call_is_named_by_its_item_or_by_what_the_item_is(item, name):
+    kind = item.pop("type")
+    (started,) = [e for e in told(added(0, kind, **item)) if isinstance(e, ev.ToolCallStarted)]
+    assert started.name == name
 
 
 def test_a_call_that_was_not_completed_has_no_result():
