@@ -153,7 +153,12 @@ class _ChatDecoder:
     def decode(self, frame: Frame) -> Iterable[ev.Event]:
         events: list[ev.Event] = []
         if frame.data is not None:
-            self._read_data(frame, frame.data, events)
+            chunk = _read(frame.data)
+            if frame.stray is None and frame.event != "error":
+                text = self._only_text(chunk)
+                if text is not None:
+                    return (text,)
+            self._read_data(frame, frame.data, chunk, events)
         error = _stray_error(frame.stray)
         if error is not None:
             self._fail(error, events)
@@ -169,8 +174,39 @@ class _ChatDecoder:
             self._tell_finish_reasons(events)
         return events
 
-    def _read_data(self, frame: Frame, data: bytes, events: _Events) -> None:
-        chunk = _read(data)
+    def _only_text(self, chunk: _Wire) -> ev.TextDelta | None:
+        """The hot chunk: a piece of text in a known choice, and nothing else."""
+        if not isinstance(chunk, _Chunk) or chunk.object != _OBJECT:
+            return None
+        choices = chunk.choices
+        if (chunk.id, chunk.model, chunk.provider) != self._seen or not isinstance(choices, list):
+            return None
+        choice = choices[0] if len(choices) == 1 else None
+        if not isinstance(choice, _Choice) or type(choice.index) is not int:
+            return None
+        delta, answer = choice.delta, self._answers.get(choice.index)
+        if not isinstance(delta, _Delta) or type(delta.content) is not str or answer is None:
+            return None
+        has_more = (
+            delta.reasoning_content
+            or delta.reasoning
+            or delta.reasoning_details
+            or delta.refusal
+            or delta.tool_calls
+            or delta.function_call
+            or delta.audio
+            or choice.finish_reason
+            or choice.usage
+            or choice.error
+            or chunk.usage
+            or chunk.x_groq
+            or chunk.error
+        )
+        if has_more or not delta.content:
+            return None
+        return ev.TextDelta(text=delta.content, message_id=answer.message_id)
+
+    def _read_data(self, frame: Frame, data: bytes, chunk: _Wire, events: _Events) -> None:
         if frame.event == "error":
             document = load_json(data)
             error = document.get("error") if isinstance(document, dict) else None

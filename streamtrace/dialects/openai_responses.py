@@ -61,6 +61,7 @@ class OpenAIResponses(Dialect):
         return OpenAIResponsesEncoder(envelope)
 
 
+_TEXT_DELTA = "response.output_text.delta"
 _ITEM_DONE = "response.output_item.done"
 _ENDS = ("completed", "failed", "incomplete", "cancelled")
 _NotObject: TypeAlias = list[Any] | str | int | float | bool | None
@@ -138,14 +139,33 @@ class _ResponsesDecoder:
     def decode(self, frame: Frame) -> Iterable[ev.Event]:
         events: list[ev.Event] = []
         if frame.data is not None and not frame.data.startswith(b"[DONE]"):
-            self._read_data(frame, frame.data, events)
+            wire = _read(frame.data)
+            if isinstance(wire, _Wire):
+                text = self._more_text(wire)
+                if text is not None:
+                    return (text,)
+            self._read_data(frame, wire, events)
         return events
+
+    def _more_text(self, wire: _Wire) -> ev.TextDelta | None:
+        """The hot event: more text in the part that grew last."""
+        part = (wire.output_index, "content", wire.content_index)
+        if (
+            wire.type != _TEXT_DELTA
+            or part != self._last_part
+            or type(wire.output_index) is not int
+            or type(wire.content_index) is not int
+            or type(wire.delta) is not str
+            or not wire.delta
+        ):
+            return None
+        item = self._items.get(wire.output_index)
+        return None if item is None else ev.TextDelta(text=wire.delta, message_id=item.id)
 
     def close(self) -> Iterable[ev.Event]:
         return ()
 
-    def _read_data(self, frame: Frame, data: bytes, events: _Events) -> None:
-        wire = _read(data)
+    def _read_data(self, frame: Frame, wire: Any, events: _Events) -> None:
         if not isinstance(wire, _Wire):
             wire = _Wire(error=wire or frame.text) if frame.event == "error" else _Wire()
         handler = _HANDLERS.get(wire.type) if isinstance(wire.type, str) else None
