@@ -176,7 +176,7 @@ class _ChatDecoder:
 
     def _only_text(self, chunk: _Wire) -> ev.TextDelta | None:
         """The hot chunk: a piece of text in a known choice, and nothing else."""
-        if not isinstance(chunk, _Chunk) or chunk.object != _OBJECT:
+        if not isinstance(chunk, _Chunk) or chunk.object not in self._objects:
             return None
         choices = chunk.choices
         if (chunk.id, chunk.model, chunk.provider) != self._seen or not isinstance(choices, list):
@@ -195,11 +195,13 @@ class _ChatDecoder:
             or delta.tool_calls
             or delta.function_call
             or delta.audio
+            or delta.annotations
             or choice.finish_reason
             or choice.usage
             or choice.error
             or chunk.usage
             or chunk.x_groq
+            or chunk.moderation
             or chunk.error
         )
         if has_more or not delta.content:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from support.clients import run_client
 from support.live import live, speaking
-from support.recordings import STREAMS
+from support.runs import any_events, some
 from support.scripted_runs import (
     FINISHED,
     RUNS,
@@ -27,11 +26,12 @@ from support.scripted_runs import (
     Said,
     call,
     finish,
-    in_any_order,
     message,
     reasoning,
     result,
+    richest_streams,
     said,
+    told_by,
     written,
 )
 from support.wire import events_of, frames_of, text_of
@@ -41,7 +41,6 @@ from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import clean_text
 from streamtrace.dialects.anthropic import Anthropic
 from streamtrace.dialects.base import Envelope
-from streamtrace.dialects.detect import BUILT_IN, by_name
 from streamtrace.dialects.encode import anthropic as encoding
 
 ANTHROPIC = Anthropic()
@@ -213,7 +212,7 @@ def reads_without_complaint(body: bytes) -> str:
 
 
 @settings(slow, max_examples=60)
-@given(events=in_any_order)
+@given(events=any_events)
 def test_no_events_make_what_the_client_for_python_refuses(events):
     body = written(ANTHROPIC, events)
     again = events_of(ANTHROPIC, frames_of(body))
@@ -223,19 +222,17 @@ def test_no_events_make_what_the_client_for_python_refuses(events):
     assert sum(isinstance(one, ev.TERMINAL) for one in again) == bool(ends)
 
 
-@settings(slow, max_examples=2)
-@given(runs=st.lists(in_any_order, min_size=50, max_size=50))
-def test_no_events_make_what_the_client_for_javascript_refuses(runs):
-    made = asyncio.run(read_in_javascript(runs))
+async def test_no_events_make_what_the_client_for_javascript_refuses():
+    runs = some(any_events, 80)
+    made = await read_in_javascript(runs)
     for number, events in enumerate(runs):
         error = made[str(number)]["error"]
         if any(one["type"] == "message_stop" for one in bodies(events)):
             assert error is None, (error, events)
 
 
-async def test_every_stream_we_have_can_be_told_to_the_client_for_javascript():
-    streams = [stream for stream in STREAMS if stream.dialect in {one.name for one in BUILT_IN}]
-    runs = [events_of(by_name(stream.dialect), stream.frames(), stream.head) for stream in streams]
+async def test_what_any_dialect_tells_can_be_told_to_the_client_for_javascript():
+    runs = [told_by(stream) for stream in richest_streams()]
     made = await read_in_javascript(runs)
     for number, events in enumerate(runs):
         ends = [one for one in events if isinstance(one, ev.TERMINAL)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,7 +16,7 @@ from support.clients import run_client
 from support.live import live, speaking
 from support.openai_oracle import client as official_client
 from support.openai_oracle import responses_usage
-from support.recordings import STREAMS
+from support.runs import any_events, some
 from support.scripted_runs import (
     FINISHED,
     RUNS,
@@ -26,11 +25,12 @@ from support.scripted_runs import (
     Said,
     call,
     finish,
-    in_any_order,
     message,
     reasoning,
     result,
+    richest_streams,
     said,
+    told_by,
     written,
 )
 from support.wire import events_of, frames_of, text_of
@@ -39,7 +39,6 @@ from streamtrace.core import events as ev
 from streamtrace.core.frames import MAX_FRAME_BYTES, Frame
 from streamtrace.core.jsonio import clean_text
 from streamtrace.dialects.base import Envelope
-from streamtrace.dialects.detect import BUILT_IN, by_name
 from streamtrace.dialects.encode import openai_responses
 from streamtrace.dialects.openai_responses import OpenAIResponses
 
@@ -211,7 +210,7 @@ def reads_without_complaint(body: bytes) -> str:
 
 
 @settings(slow, max_examples=60)
-@given(events=in_any_order)
+@given(events=any_events)
 def test_no_events_make_what_the_client_for_python_refuses(events):
     body = written(RESPONSES, events)
     again = events_of(RESPONSES, frames_of(body))
@@ -221,10 +220,9 @@ def test_no_events_make_what_the_client_for_python_refuses(events):
     assert sum(isinstance(one, ev.TERMINAL) for one in again) == bool(ends)
 
 
-@settings(slow, max_examples=2)
-@given(runs=st.lists(in_any_order, min_size=50, max_size=50))
-def test_no_events_make_what_the_client_for_javascript_refuses(runs):
-    made = asyncio.run(read_in_javascript(runs))
+async def test_no_events_make_what_the_client_for_javascript_refuses():
+    runs = some(any_events, 80)
+    made = await read_in_javascript(runs)
     for number, events in enumerate(runs):
         error = made[str(number)]["error"]
         if error is not None:
@@ -233,9 +231,8 @@ def test_no_events_make_what_the_client_for_javascript_refuses(runs):
             assert failed or is_empty, (error, events)
 
 
-async def test_every_stream_we_have_can_be_told_to_the_client_for_javascript():
-    streams = [stream for stream in STREAMS if stream.dialect in {one.name for one in BUILT_IN}]
-    runs = [events_of(by_name(stream.dialect), stream.frames(), stream.head) for stream in streams]
+async def test_what_any_dialect_tells_can_be_told_to_the_client_for_javascript():
+    runs = [told_by(stream) for stream in richest_streams()]
     made = await read_in_javascript(runs)
     for number, events in enumerate(runs):
         read = made[str(number)]
@@ -451,6 +448,7 @@ def say(text: str, message_id: str | None = None) -> ev.Event:
         ([ev.MessageStarted(message_id="m"), say("a"), say("b", "m")], ["message ab"]),
         ([*reasoning("a")[:-1], *message("b"), think("c")], ["reasoning ac", "message b"]),
         ([*message("a"), *message("b")], ["message a", "message b"]),
+        ([ev.MessageStarted(message_id="m", role="user")], []),
         ([*message()], ["message "]),
         ([*reasoning("a", message_id="x"), *message("b", message_id="x")],
          ["reasoning a", "message b"]),

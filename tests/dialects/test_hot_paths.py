@@ -73,51 +73,55 @@ def test_most_text_goes_the_quick_way(name, monkeypatch):
     assert sum(one is not None for one in answers) > texts / 2 > 0
 
 
-CHUNK = {"id": "c", "object": "chat.completion.chunk", "model": "m"}
-BESIDE_TEXT: dict[str, list[dict[str, Any]]] = {
-    "delta": [
-        {"reasoning_content": "r"},
-        {"reasoning": "r"},
-        {"reasoning_details": [{"text": "r"}]},
-        {"refusal": "no"},
-        {"tool_calls": [{"index": 0, "id": "t", "function": {"name": "f"}}]},
-        {"function_call": {"name": "f"}},
-        {"audio": {"transcript": "hi"}},
-        {"content": [{"text": "hi"}]},
-    ],
-    "choice": [
-        {"finish_reason": "stop"},
-        {"usage": {"prompt_tokens": 1}},
-        {"error": {"message": "no"}},
-        {"index": 1},
-        {"index": True},
-        {"index": 0.0},
-    ],
-    "chunk": [
-        {"usage": {"prompt_tokens": 1}},
-        {"x_groq": {"usage": {"prompt_tokens": 1}}},
-        {"error": {"message": "no"}},
-        {"id": "d"},
-        {"model": "n"},
-        {"provider": "p"},
-        {"object": None},
-    ],
+def in_delta(**fields: Any) -> dict[str, Any]:
+    return in_choice(delta={"content": "Hi", **fields})
+
+
+def in_choice(**fields: Any) -> dict[str, Any]:
+    return in_chunk(choices=[{"index": 0, "delta": {"content": "Hi"}, **fields}])
+
+
+def in_chunk(**fields: Any) -> dict[str, Any]:
+    choices = [{"index": 0, "delta": {"content": "Hi"}}]
+    chunk = {"id": "c", "object": "chat.completion.chunk", "model": "m", "choices": choices}
+    return {**chunk, **fields}
+
+
+TRUE_OF_ITS_FIELD: dict[str, Any] = {
+    "annotations": [{"type": "url_citation", "url_citation": {"url": "u", "title": "t"}}],
+    "audio": {"transcript": "yes"},
+    "choices": [],
+    "content": [{"type": "text", "text": "yes"}],
+    "delta": {"content": "yes", "refusal": "no"},
+    "error": {"message": "no"},
+    "function_call": {"name": "f"},
+    "moderation": {"flagged": True},
+    "reasoning_details": [{"text": "hm"}],
+    "tool_calls": [{"index": 0, "id": "t", "function": {"name": "f"}}],
+    "usage": {"prompt_tokens": 1},
+    "x_groq": {"usage": {"prompt_tokens": 1}},
 }
+"""What the fields of a chunk hold; the others hold words or numbers."""
 
 
 @pytest.mark.parametrize(
-    ("where", "more"),
-    [(where, more) for where, ways in BESIDE_TEXT.items() for more in ways],
+    ("place", "field"),
+    [
+        (place, field)
+        for place, struct in (
+            (in_delta, openai_chat._Delta),
+            (in_choice, openai_chat._Choice),
+            (in_chunk, openai_chat._Chunk),
+        )
+        for field in struct.__struct_fields__
+    ],
 )
-def test_a_chunk_that_says_more_than_text_says_all_of_it(where, more):
-    def chunk(**beside: Any) -> Frame:
-        delta = {"content": "Hi", **beside.get("delta", {})}
-        choice = {"index": 0, "delta": delta, **beside.get("choice", {})}
-        body = {**CHUNK, "choices": [choice], **beside.get("chunk", {})}
-        return Frame(data=json.dumps(body).encode())
-
-    frames = [chunk(), chunk(**{where: more}), chunk()]
-    assert decoded("openai-chat", frames) == decoded("openai-chat", frames, quickly=False)
+def test_a_chunk_that_says_more_than_text_says_all_of_it(place, field):
+    for value in (TRUE_OF_ITS_FIELD.get(field, "word"), None, "", 1, True, 0.0, [], {}):
+        bodies = (in_chunk(), in_chunk(), place(**{field: value}), in_chunk())
+        frames = [Frame(data=json.dumps(body).encode()) for body in bodies]
+        quick = decoded("openai-chat", frames)
+        assert quick == decoded("openai-chat", frames, quickly=False), value
 
 
 @pytest.mark.parametrize("output_index", [1, True, 1.0, 2, None])

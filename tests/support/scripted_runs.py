@@ -1,20 +1,23 @@
-"""Runs to be written: by hand for clients, and drawn at random, well-formed or not.
+"""Runs written by hand, for clients to read, and what a client should hold when it has.
 
-`said` folds events into what a client should hold when it has read them.
+Runs at random are in `support.runs`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from hypothesis import strategies as st
+from support.recordings import STREAMS, Stream
+from support.wire import events_of
 
 from streamtrace.core import events as ev
 from streamtrace.core.events import Event
 from streamtrace.core.frames import encode_frame
 from streamtrace.dialects.base import Dialect, Envelope
+from streamtrace.dialects.detect import BUILT_IN, by_name
+
+NAMES = {dialect.name for dialect in BUILT_IN}
 
 
 def written(
@@ -62,54 +65,38 @@ def said(events: Iterable[Event]) -> Said:
     return facts
 
 
-def waiting_by_its_calls(run: list[Event]) -> list[Event]:
-    """As OpenAI Responses tells it: a run waits if a call is unanswered, and by no other sign."""
+def waiting_by_a_call(run: list[Event]) -> list[Event]:
+    """As OpenAI Responses tells it: an interrupt that waits for no call is a call itself."""
     *told, end = run or [None]
-    marks = [
-        one
-        for one in told
-        if isinstance(one, ev.GenerationFinished)
-        or (isinstance(one, ev.GenerationStarted) and one.response_id)
-    ]
-    stopped_short = marks[-1:] == [finish("length")] and isinstance(end, ev.RunFinished)
-    if stopped_short or not isinstance(end, ev.RunFinished | ev.RunInterrupted):
+    if not isinstance(end, ev.RunInterrupted):
         return run
     answered = {one.tool_call_id for one in told if isinstance(one, ev.ToolCallResult)}
-    calls = [one.tool_call_id for one in told if isinstance(one, ev.ToolCallStarted)]
-    waiting = [call_id for call_id in calls if call_id not in answered]
-    asked = getattr(end, "tool_call_id", None)
-    if isinstance(end, ev.RunInterrupted) and (not waiting or asked not in (None, *waiting)):
-        made = asked or "interrupt"
-        told += [
-            ev.ToolCallStarted(tool_call_id=made, name=end.reason or "input_required"),
-            ev.ToolCallReady(tool_call_id=made, arguments="{}"),
-        ]
-        waiting = [made]
-    return [*told, ev.RunInterrupted(tool_call_id=waiting[0]) if waiting else end]
+    calls = {one.tool_call_id for one in told if isinstance(one, ev.ToolCallStarted)}
+    waiting = calls - answered
+    if waiting and end.tool_call_id in (None, *waiting):
+        return run
+    made = "interrupt" if end.tool_call_id in (None, *calls) else end.tool_call_id
+    return [
+        *told,
+        ev.ToolCallStarted(tool_call_id=made, name=end.reason or "input_required"),
+        ev.ToolCallReady(tool_call_id=made, arguments="{}"),
+        end,
+    ]
 
 
-def with_objects_for_arguments(run: list[Event]) -> list[Event]:
-    """As Anthropic tells it: arguments are an object, or one holds them, or part of them is one."""
-    calls = said(run).calls
-    whole: list[Event] = []
-    for event in run:
-        if isinstance(event, ev.ToolCallStarted):
-            _, arguments = calls[event.tool_call_id]
-            given = as_object_text(arguments)
-            whole += [event, ev.ToolCallReady(tool_call_id=event.tool_call_id, arguments=given)]
-        elif not isinstance(event, ev.ToolCallArgumentsDelta | ev.ToolCallReady):
-            whole.append(event)
-    return whole
+def richest_streams() -> list[Stream]:
+    """Of each dialect the stream that says the most kinds of things."""
+    best: dict[str, tuple[int, Stream]] = {}
+    for stream in STREAMS:
+        if stream.dialect in NAMES:
+            kinds = len({type(event) for event in told_by(stream)})
+            if kinds > best.get(stream.dialect, (0, stream))[0]:
+                best[stream.dialect] = (kinds, stream)
+    return [stream for _, stream in best.values()]
 
 
-def as_object_text(arguments: str) -> str:
-    if arguments and not arguments.startswith("{"):
-        return json.dumps({"input": arguments}, ensure_ascii=False, separators=(",", ":"))
-    try:
-        json.loads(arguments)
-    except json.JSONDecodeError as broken:
-        return arguments[: broken.pos] if broken.msg == "Extra data" else arguments
-    return arguments
+def told_by(stream: Stream) -> list[Event]:
+    return events_of(by_name(stream.dialect), stream.frames(), stream.head)
 
 
 # --- by hand -------------------------------------------------------------------------------
@@ -253,66 +240,3 @@ RUNS: dict[str, list[Event]] = {
         FINISHED,
     ],
 }
-
-# --- at random -----------------------------------------------------------------------------
-
-_ids = st.sampled_from(("a", "b", "c"))
-_maybe_ids = st.none() | _ids
-_texts = st.text(max_size=6) | st.sampled_from(('{"x":', "1}", "{}", "[", " ", "\ud83d", "\ude00"))
-_words = st.none() | st.text(max_size=4)
-_counts = st.none() | st.integers(0, 10**6)
-
-EVENTS: dict[type[Event], st.SearchStrategy[Event]] = {
-    ev.RunStarted: st.builds(ev.RunStarted, run_id=_maybe_ids, thread_id=_maybe_ids),
-    ev.RunFinished: st.builds(ev.RunFinished, run_id=_maybe_ids),
-    ev.RunFailed: st.builds(ev.RunFailed, type=_words, message=_words),
-    ev.RunInterrupted: st.builds(ev.RunInterrupted, reason=_words, tool_call_id=_maybe_ids),
-    ev.RunCancelled: st.builds(ev.RunCancelled, reason=_words),
-    ev.StepStarted: st.builds(ev.StepStarted, name=_ids),
-    ev.StepFinished: st.builds(ev.StepFinished, name=_ids),
-    ev.GenerationStarted: st.builds(ev.GenerationStarted, response_id=_maybe_ids, model=_words),
-    ev.GenerationFinished: st.builds(
-        ev.GenerationFinished,
-        finish_reasons=st.lists(
-            st.sampled_from(("stop", "length", "tool_use", "failed", "x", "")), max_size=2
-        ).map(tuple),
-    ),
-    ev.Usage: st.builds(
-        ev.Usage,
-        input_tokens=_counts,
-        output_tokens=_counts,
-        cached_input_tokens=_counts,
-        cache_write_tokens=_counts,
-        reasoning_tokens=_counts,
-        model=_words,
-        scope=st.sampled_from(("generation", "run")),
-    ),
-    ev.MessageStarted: st.builds(ev.MessageStarted, message_id=_maybe_ids, role=_words),
-    ev.TextDelta: st.builds(ev.TextDelta, text=_texts, message_id=_maybe_ids),
-    ev.MessageFinished: st.builds(ev.MessageFinished, message_id=_maybe_ids),
-    ev.ReasoningStarted: st.builds(ev.ReasoningStarted, message_id=_maybe_ids),
-    ev.ReasoningDelta: st.builds(ev.ReasoningDelta, text=_texts, message_id=_maybe_ids),
-    ev.ReasoningFinished: st.builds(ev.ReasoningFinished, message_id=_maybe_ids),
-    ev.ToolCallStarted: st.builds(ev.ToolCallStarted, tool_call_id=_ids, name=_words),
-    ev.ToolCallArgumentsDelta: st.builds(
-        ev.ToolCallArgumentsDelta, tool_call_id=_ids, delta=_texts
-    ),
-    ev.ToolCallReady: st.builds(ev.ToolCallReady, tool_call_id=_ids, arguments=_words),
-    ev.ToolCallResult: st.builds(
-        ev.ToolCallResult, tool_call_id=_ids, result=_words, is_error=st.booleans()
-    ),
-    ev.Source: st.builds(ev.Source, url=_words, title=_words),
-    ev.State: st.builds(ev.State, value=st.integers()),
-    ev.Custom: st.builds(ev.Custom, name=_ids),
-    ev.Heartbeat: st.just(ev.Heartbeat()),
-}
-_ENDS = frozenset(ev.TERMINAL)
-
-in_any_order = st.lists(
-    st.one_of(*(one for kind, one in EVENTS.items() if kind not in _ENDS)), max_size=25
-).flatmap(
-    lambda before: st.lists(st.one_of(*EVENTS.values()), max_size=4).map(
-        lambda after: [*before, *after]
-    )
-)
-"""Events of every kind as no agent would send them; few of them stand behind an end."""

@@ -145,9 +145,10 @@ class AnthropicEncoder(TableEncoder):
         self._has_news = self._has_news or self._is_started
 
     def _message_started(self, event: ev.MessageStarted) -> Iterator[Frame]:
-        self._message_id = self._message_id or event.message_id
-        self._is_pending = not self._is_started
-        yield from self._close_block()
+        if (event.role or "assistant") == "assistant":  # what others say is no part of the answer
+            self._message_id = self._message_id or event.message_id
+            self._is_pending = not self._is_started
+            yield from self._close_block()
 
     def _message_finished(self, event: ev.MessageFinished) -> Iterator[Frame]:
         if self._block is not None and self._block.kind == "text":

@@ -251,7 +251,8 @@ class OpenAIResponsesEncoder(TableEncoder):
     # --- messages and reasoning ------------------------------------------------------------
 
     def _message_started(self, event: ev.MessageStarted) -> Iterator[Frame]:
-        yield from self._open(_MESSAGE, event.message_id, role=event.role or "assistant")
+        if (event.role or "assistant") == "assistant":  # what others say is no output
+            yield from self._open(_MESSAGE, event.message_id)
 
     def _message_finished(self, event: ev.MessageFinished) -> Iterator[Frame]:
         yield from self._close(*self._key(_MESSAGE, event.message_id))
@@ -292,10 +293,10 @@ class OpenAIResponsesEncoder(TableEncoder):
             annotation=annotation,
         )
 
-    def _open(self, kind: _Kind, message_id: str | None, **facts: Any) -> _Adding:
+    def _open(self, kind: _Kind, message_id: str | None) -> _Adding:
         yield from self._close(kind, message_id)
         yield from self._close_implied()
-        return (yield from self._begin(kind, message_id, **facts))
+        return (yield from self._begin(kind, message_id))
 
     def _imply(self, kind: _Kind, message_id: str | None) -> _Adding:
         """Begin an item of which only deltas are told."""
@@ -307,10 +308,10 @@ class OpenAIResponsesEncoder(TableEncoder):
         item.is_told = False
         return item
 
-    def _begin(self, kind: _Kind, message_id: str | None, **facts: Any) -> _Adding:
+    def _begin(self, kind: _Kind, message_id: str | None) -> _Adding:
         if len(self._texts) >= MAX_OPEN_ITEMS:
             yield from self._close(*next(iter(self._texts)))
-        body = {**kind.body, **facts, kind.parts: [], "status": "in_progress"}
+        body = {**kind.body, kind.parts: [], "status": "in_progress"}
         item = yield from self._add(kind.prefix, message_id, body)
         self._texts[kind, message_id] = item
         return item
