@@ -34,3 +34,6 @@ def test_every_dialect_of_the_recordings_is_decoded(tmp_path: Path) -> None:
     dialects = {json.loads(meta.read_text())["dialect"] for meta in metas}
     assert dialects <= result.keys()
     assert all(result[dialect]["events"] > 0 for dialect in dialects)
+    costs = {one["dialect"]: one for one in result["text_deltas"]}
+    assert {"ag-ui", "anthropic", "cognis", "openai-chat", "openai-responses"} <= costs.keys()
+    assert all(one["us"] > 0 and one["bytes"] > 5 for one in costs.values())
