@@ -20,16 +20,13 @@ from typing import Any, ClassVar
 
 from streamtrace.core import events as ev
 from streamtrace.core.frames import Frame
-from streamtrace.core.jsonio import dump_json
 from streamtrace.dialects.base import Envelope
-from streamtrace.dialects.encode.base import TableEncoder
+from streamtrace.dialects.encode.base import TableEncoder, json_frame
 
 NAMELESS = "text"
 """The artifact of text whose message has no id."""
 MAX_ARTIFACTS = 1024
 """Artifacts that are remembered; of more, the oldest is forgotten, and would be begun anew."""
-_ESCAPED = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
-"""Legal in JSON text, but line ends to the line reader of httpx, which a2a-sdk uses."""
 
 
 class A2AEncoder(TableEncoder):
@@ -49,7 +46,7 @@ class A2AEncoder(TableEncoder):
         value: dict[str, Any] = {kind: fields}
         if self._request_id is not None:
             value = {"jsonrpc": "2.0", "id": self._request_id, "result": value}
-        return Frame(data=dump_json(value).translate(_ESCAPED).encode())
+        return json_frame(value)
 
     def _status(self, state: str, **message: Any) -> Frame:
         status = {"state": f"TASK_STATE_{state}", **message}

@@ -38,6 +38,10 @@ class TableEncoder:
         return ()
 
 
+_LINE_ENDS = tuple((end.encode(), b"\\u%04x" % ord(end)) for end in "\x85\u2028\u2029")
+"""Legal in a JSON string, and line ends to `str.splitlines`, which httpx reads lines with."""
+
+
 def json_frame(value: Any, event: str | None = None) -> Frame:
     """A frame whose data is `value` as compact JSON, such as every client reads.
 
@@ -47,6 +51,8 @@ def json_frame(value: Any, event: str | None = None) -> Frame:
         data = msgspec.json.encode(value)
     except (TypeError, ValueError, RecursionError):  # half an emoji, or a number over 64 bits
         data = _encode_slowly(value)
+    for end, escaped in _LINE_ENDS:
+        data = data.replace(end, escaped)
     return Frame(data=data, event=event)
 
 
