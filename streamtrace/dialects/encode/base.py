@@ -38,6 +38,13 @@ class TableEncoder:
         return ()
 
 
+def remember(memory: dict[str, Any], key: str, value: Any, most: int) -> None:
+    """Put into a memory of at most so many keys; of more, the oldest is forgotten."""
+    if len(memory) >= most and key not in memory:
+        del memory[next(iter(memory))]
+    memory[key] = value
+
+
 _LINE_ENDS = tuple((end.encode(), b"\\u%04x" % ord(end)) for end in "\x85\u2028\u2029")
 """Legal in a JSON string, and line ends to `str.splitlines`, which httpx reads lines with."""
 

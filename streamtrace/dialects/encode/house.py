@@ -21,7 +21,7 @@ import msgspec
 from streamtrace.core import events as ev
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_count, dump_json, load_json
-from streamtrace.dialects.encode.base import TableEncoder, json_frame
+from streamtrace.dialects.encode.base import TableEncoder, json_frame, remember
 from streamtrace.dialects.encode.tally import COUNTS, Tally
 from streamtrace.dialects.house import HEARTBEATS, MAX_OPEN_CALLS
 
@@ -91,9 +91,7 @@ class _HouseEncoder(TableEncoder):
         call_id = event.tool_call_id
         if call_id in self._begun:
             return
-        if len(self._begun) >= MAX_CALLS:
-            del self._begun[next(iter(self._begun))]
-        self._begun[call_id] = None
+        remember(self._begun, call_id, None, MAX_CALLS)
         if len(self._waiting) >= MAX_OPEN_CALLS:
             yield from self._write_waiting()
         self._waiting[call_id] = _Call(call_id, event.name)
@@ -131,9 +129,7 @@ class _HouseEncoder(TableEncoder):
 
     def _write_call(self, call: _Call) -> Iterator[Frame]:
         del self._waiting[call.id]
-        if len(self._open) >= MAX_OPEN_CALLS:
-            del self._open[next(iter(self._open))]
-        self._open[call.id] = call.name
+        remember(self._open, call.id, call.name, MAX_OPEN_CALLS)
         arguments = "".join(call.pieces) or call.arguments
         said = {self.name_key: call.name, "args": _value(arguments)}
         yield from self._say(self.call_kind, id=call.id, **said)
