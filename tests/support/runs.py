@@ -319,6 +319,19 @@ def left_to_the_client(run: Run) -> Run:
     ]
 
 
+def given_up(run: Run, why: str) -> Run:
+    """With a result that says why, for calls that the run's failure or its stop has cut short."""
+    if not run or not isinstance(run[-1], ev.RunFailed | ev.RunCancelled):
+        return run
+    whole = {e.tool_call_id for e in run if isinstance(e, ev.ToolCallReady | ev.ToolCallResult)}
+    told = [
+        ev.ToolCallResult(tool_call_id=event.tool_call_id, result=why, is_error=True)
+        for event in run
+        if isinstance(event, ev.ToolCallStarted) and event.tool_call_id not in whole
+    ]
+    return [*run[:-1], *told, run[-1]]
+
+
 _CALLS = (ev.ToolCallStarted, ev.ToolCallArgumentsDelta, ev.ToolCallReady, ev.ToolCallResult)
 
 
