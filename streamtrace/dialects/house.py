@@ -105,6 +105,14 @@ def finished(body: Json) -> RunFinished:
     return RunFinished(run_id=_word(body, _RUN_ID), thread_id=_word(body, _THREAD_ID))
 
 
+def ended(end: Event, body: Json, model: str | None = None) -> Iterator[Event]:
+    """The end of a run, and before it what the same object says of usage."""
+    usage = usage_of(body, model=model)
+    if usage is not None:
+        yield usage
+    yield end
+
+
 def started(body: Json) -> RunStarted | None:
     """The begin of a run, if it says who it is."""
     event = RunStarted(

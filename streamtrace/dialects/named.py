@@ -115,13 +115,11 @@ class _NamedDecoder:
         if not self._told and (text := house.whole_text_of(value)):
             self._told = True
             yield TextDelta(text=text)
-        usage = house.usage_of(body)
-        if usage is not None:
-            yield usage
-        yield house.finished(body)
+        yield from house.ended(house.finished(body), body)
 
     def error(self, frame: Frame) -> Iterator[Event]:
-        yield house.failed(_object(frame) or frame.text)
+        body = _object(frame)
+        yield from house.ended(house.failed(body or frame.text), body)
 
     def ping(self, frame: Frame) -> Iterator[Event]:
         yield Heartbeat()

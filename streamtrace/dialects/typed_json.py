@@ -129,13 +129,10 @@ class _TypedJsonDecoder:
         if not self._told and (text := house.whole_text_of(fields)):
             self._told = True
             yield TextDelta(text=text)
-        usage = house.usage_of(fields, model=self._model)
-        if usage is not None:
-            yield usage
-        yield house.finished(fields)
+        yield from house.ended(house.finished(fields), fields, self._model)
 
     def error(self, kind: str, fields: house.Json) -> Iterator[Event]:
-        yield house.failed(fields)
+        yield from house.ended(house.failed(fields), fields, self._model)
 
     def ping(self, kind: str, fields: house.Json) -> Iterator[Event]:
         yield Heartbeat()

@@ -179,6 +179,7 @@ class _Call(msgspec.Struct):
     waits: str | None = None  # for whom: APPROVAL or TOOL_CALL, if for the user's side
     approval_id: str | None = None
     streamed: bool = False  # its arguments came in deltas
+    ready: bool = False  # its arguments are complete
     settled: bool = False  # its result came, or the model went on without
     invalid: bool = False  # its arguments were refused, which was its result
 
@@ -435,9 +436,10 @@ class _VercelUIDecoder:
 
     def _tool_available(self, call_id: str, value: _Fields) -> Iterator[ev.Event]:
         call = self._calls.get(call_id)
-        if call is None or call.settled:
+        if call is None or (call.settled and call.ready):
             yield from self._tool_start(call_id, value)
         call = self._calls[call_id]
+        call.ready = True
         if value.get("providerExecuted") is not True:
             call.waits = TOOL_CALL
         arguments = None if call.streamed else _json_text(value.get("input"))
@@ -470,7 +472,7 @@ class _VercelUIDecoder:
         if call_id not in self._calls:
             _remember(self._calls, call_id, _Call())
             yield ev.ToolCallStarted(tool_call_id=call_id)
-        self._calls[call_id] = _Call(settled=True)
+        self._calls[call_id] = _Call(ready=True, settled=True)
 
     def _approval_request(self, call_id: str, value: _Fields) -> Iterator[ev.Event]:
         if value.get("isAutomatic") is True:

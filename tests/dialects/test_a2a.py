@@ -648,16 +648,15 @@ ends = (
 
 @st.composite
 def runs(draw: st.DrawFn) -> list[ev.Event]:
-    """What A2A can say: texts, each of which may be finished and go on, and an end."""
+    """What A2A can say: texts, each of which may be finished, and an end."""
     events: list[ev.Event] = [STARTED]
-    growing: set[str] = set()
+    growing: dict[str, bool] = {}
     for message_id, text in draw(st.lists(st.tuples(ids, words | st.none()), max_size=12)):
-        if text is not None:
+        if text is not None and growing.setdefault(message_id, True):
             events.append(ev.TextDelta(text=text, message_id=message_id))
-            growing.add(message_id)
-        elif message_id in growing:
+        elif growing.get(message_id):
             events.append(ev.MessageFinished(message_id=message_id))
-            growing.discard(message_id)
+            growing[message_id] = False
     return events + draw(st.lists(ends, max_size=1))
 
 
@@ -737,7 +736,19 @@ def test_artifacts_that_are_remembered_are_bounded() -> None:
     encoder: Any = A2A().encoder()
     for number in range(MAX_ARTIFACTS + 9):
         list(encoder.encode(ev.TextDelta(text="x", message_id=str(number))))
-    assert len(encoder._artifacts) == MAX_ARTIFACTS
+    assert len(encoder._artifacts) == len(encoder._open) == MAX_ARTIFACTS
+
+
+@pytest.mark.parametrize("message_id", [None, "a"])
+def test_text_of_a_message_that_was_finished_is_another_artifact(message_id) -> None:
+    given = message_id or "text"
+    part = [
+        ev.TextDelta(text="x", message_id=message_id),
+        ev.MessageFinished(message_id=message_id),
+    ]
+    again = events_of(A2A(), frames_of(write(part * 3, ENVELOPES[0])))
+    told = [one.message_id for one in again if isinstance(one, ev.TextDelta | ev.MessageFinished)]
+    assert told == [one for one in (given, f"{given}-1", f"{given}-2") for _ in part]
 
 
 # --- read by the real clients, over the network ------------------------------------------------

@@ -372,7 +372,7 @@ def test_a_new_run_may_follow_an_end() -> None:
         AgUi().encoder(ENVELOPE),
         text("a"), call(), ready("{}"), result(), ev.Usage(input_tokens=1), END,
         ev.RunStarted(run_id="r2"),
-        text("b"), call(), ready("{}"), result(), ev.RunFailed(type="x"),
+        text("b"), call("d"), ready("{}", "d"), result("ok", "d"), ev.RunFailed(type="x"),
         ev.RunStarted(),
         END,
     )  # fmt: skip
@@ -382,9 +382,16 @@ def test_a_new_run_may_follow_an_end() -> None:
     assert messages == ["r-1", "r2-2"]
     assert [one["messageId"] for one in wire if one["type"] == "TOOL_CALL_RESULT"] == [
         "c-result",
-        "r2-3",
+        "d-result",
     ]
     assert "usage" not in wire[-1]
+
+
+def test_a_call_of_an_earlier_run_is_not_made_again() -> None:
+    again = [call(), ready("{}"), result()]
+    wire = tell(AgUi().encoder(ENVELOPE), *again, END, ev.RunStarted(), *again, END)
+    kinds = [one["type"] for one in wire if one["type"].startswith("TOOL_CALL")]
+    assert kinds == ["TOOL_CALL_START", "TOOL_CALL_ARGS", "TOOL_CALL_END", "TOOL_CALL_RESULT"]
 
 
 def test_of_very_much_that_is_open_the_oldest_is_closed() -> None:

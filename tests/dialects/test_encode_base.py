@@ -17,7 +17,7 @@ NAN = float("nan")
     ("value", "data"),
     [
         ({"a": ["é", 1, None]}, '{"a":["é",1,null]}'),
-        ("\u2028\r\n", '"\u2028\\r\\n"'),
+        ("\u2028\r\n", '"\\u2028\\r\\n"'),
         (NAN, "null"),
         ("\ud83d", '"\\ud83d"'),
         (["\ud83d", NAN, float("inf")], '["\\ud83d", null, null]'),
@@ -29,6 +29,16 @@ def test_json_as_every_client_reads_it(value, data):
     frame = json_frame(value, "named")
     assert frame == Frame(data=data.encode(), event="named")
     json.loads(frame.text, parse_constant=pytest.fail)
+
+
+@pytest.mark.parametrize("also", ["", "\ud83d"], ids=["quick", "slow"])
+def test_no_text_holds_what_a_line_reader_takes_for_a_line_end(also):
+    ends = "".join(filter(lambda char: len(f"a{char}b".splitlines()) > 1, map(chr, range(0x3000))))
+    assert {"\n", "\x85", "\u2028", "\u2029"} < {*ends}
+    value = {ends + also: [ends, "é \N{HORIZONTAL ELLIPSIS}"]}
+    frame = json_frame(value)
+    assert frame.text.splitlines() == [frame.text]
+    assert json.loads(frame.text) == value
 
 
 def deep(depth: int) -> list[object]:

@@ -13,7 +13,7 @@ from streamtrace.dialects.encode.tally import Tally
 ids = st.sampled_from([None, "a", "b"])
 counts = st.none() | st.integers(0, 9)
 runs = st.lists(
-    st.builds(ev.GenerationStarted, response_id=ids, model=ids, provider=ids)
+    st.builds(ev.GenerationStarted, response_id=ids, key=ids, model=ids, provider=ids)
     | st.just(ev.TextDelta(text="a"))
     | st.just(ev.ToolCallResult(tool_call_id="c"))
     | st.builds(

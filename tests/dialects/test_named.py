@@ -266,6 +266,13 @@ def test_an_error_is_told_in_any_of_its_shapes(data, expected):
     assert decode(f"event: error\ndata: {data}\n\n") == [expected]
 
 
+def test_usage_is_told_with_an_error_as_well():
+    assert decode(sent("error", {"message": "boom", "usage": {"output_tokens": 2}})) == [
+        Usage(output_tokens=2, scope="run"),
+        RunFailed(message="boom"),
+    ]
+
+
 @pytest.mark.parametrize("stream", [
     b'error: {"message": "boom"}\n\n', b'{"error": {"message": "boom"}}', b'{"error": "boom"}\n',
 ])  # fmt: skip

@@ -158,6 +158,13 @@ def test_an_error_is_told_in_any_of_its_shapes(body, expected):
     assert decode(body) == [expected]
 
 
+def test_usage_is_told_with_an_error_as_well():
+    assert decode({"type": "error", "message": "no", "usage": {"output_tokens": 2}}) == [
+        Usage(output_tokens=2, scope="run"),
+        RunFailed(message="no"),
+    ]
+
+
 @pytest.mark.parametrize("kind", ["ping", "heartbeat", "keepalive", "keep-alive"])
 def test_heartbeats_are_no_output(kind):
     assert decode({"type": kind}) == [Heartbeat()]

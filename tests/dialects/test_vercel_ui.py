@@ -30,7 +30,7 @@ from streamtrace.core.jsonio import MAX_ID_CHARS, clean_text, dump_json, load_js
 from streamtrace.dialects import vercel_metadata, vercel_ui
 from streamtrace.dialects.base import Fit, Head
 from streamtrace.dialects.detect import BUILT_IN, by_name
-from streamtrace.dialects.encode.vercel_ui import APPROVAL, TOOL_CALL
+from streamtrace.dialects.encode.vercel_ui import APPROVAL, CUT_SHORT, TOOL_CALL
 from streamtrace.dialects.vercel_ui import VercelUI
 from streamtrace.testing import RecordingSink
 
@@ -375,6 +375,14 @@ def test_a_call_that_was_refused_has_one_result():
         ev.ToolCallStarted(tool_call_id="c", name="f"),
         ev.ToolCallReady(tool_call_id="c", arguments='{"a":1}'),
         ev.ToolCallResult(tool_call_id="c", result="no", is_error=True),
+    ]
+
+
+def test_a_call_whose_arguments_are_complete_in_a_later_step_is_one_call():
+    begun = part("tool-input-start", toolCallId="c", toolName="f")
+    events = said(STEP, begun, *text("t", "x"), STEP_END, STEP, ready("c"), output("c"), STEP_END)
+    assert [event for event in events if isinstance(event, ev.ToolCallStarted)] == [
+        ev.ToolCallStarted(tool_call_id="c", name="f")
     ]
 
 
@@ -829,6 +837,10 @@ ERASE = [
     ev.ToolCallStarted(tool_call_id="c3", name="erase"),
     ev.ToolCallReady(tool_call_id="c3", arguments='{"path": "a.txt"}'),
 ]
+CUT = [
+    ev.ToolCallStarted(tool_call_id="c4", name="erase"),
+    ev.ToolCallArgumentsDelta(tool_call_id="c4", delta='{"path": "a'),
+]
 
 
 @pytest.fixture(scope="module", params=["6", "7"])
@@ -840,6 +852,7 @@ def clients_messages(request: pytest.FixtureRequest) -> dict[str, dict[str, Any]
         "asks": [*ERASE, ev.RunInterrupted(reason=APPROVAL, tool_call_id="c3")],
         "waits": [*ERASE, ev.RunInterrupted(reason=TOOL_CALL, tool_call_id="c3")],
         "wonders": [ev.RunInterrupted(reason="which city?")],
+        "cut short": [*CUT, ev.RunCancelled()],
         "surprise": [ev.ToolCallResult(tool_call_id="c9", result="late"), ev.RunFinished()],
     }
     apps = [
@@ -877,6 +890,7 @@ def test_a_client_makes_a_message_of_an_answer(clients_messages):
     ("asks", [], {"type": "tool-erase", "state": "approval-requested"}),
     ("waits", [], {"type": "tool-erase", "state": "input-available", "input": {"path": "a.txt"}}),
     ("wonders", [], {"type": "data-interrupt", "data": {"reason": "which city?"}}),
+    ("cut short", [], {"toolCallId": "c4", "state": "output-error", "errorText": CUT_SHORT}),
     ("surprise", [], {"toolCallId": "c9", "state": "output-available", "output": "late"}),
 ])  # fmt: skip
 def test_a_client_makes_a_message_of_any_end(clients_messages, name, errors, last):
@@ -908,6 +922,48 @@ def test_what_is_open_is_closed_before_the_end():
         "text-start", "text-delta", "text-start", "text-delta", "text-end", "text-end",
         "finish-step", "error",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("end", [ev.RunFailed(message="boom"), ev.RunCancelled()])
+def test_a_call_that_is_cut_short_is_one_that_failed(end):
+    refused = part("tool-input-error", toolCallId="c4", toolName="erase", input='{"path": "a',
+                   errorText=CUT_SHORT)  # fmt: skip
+    whole = parts_for(*ERASE)
+    assert parts_for(*ERASE, *CUT, end)[len(whole) : -2] == [*parts_for(*CUT), refused]
+    assert decode(written([*CUT, end])) == [
+        *CUT,
+        ev.ToolCallReady(tool_call_id="c4"),
+        ev.ToolCallResult(tool_call_id="c4", result=CUT_SHORT, is_error=True),
+        end,
+    ]
+
+
+@pytest.mark.parametrize("end", [
+    ev.RunFinished(),
+    ev.RunInterrupted(reason=TOOL_CALL, tool_call_id="c3"),
+    ev.RunInterrupted(reason=APPROVAL, tool_call_id="c3"),
+])  # fmt: skip
+def test_a_call_is_complete_where_the_run_ends_well(end):
+    started, whole = ERASE
+    arguments = ev.ToolCallArgumentsDelta(tool_call_id="c3", delta=whole.arguments)
+    begun = [ev.GenerationStarted(key="1"), started, arguments]
+    assert decode(written([*begun, end])) == [
+        *begun,
+        ev.ToolCallReady(tool_call_id="c3"),
+        ev.RunInterrupted(reason=getattr(end, "reason", TOOL_CALL), tool_call_id="c3"),
+    ]
+
+
+@pytest.mark.parametrize("count", ["3", 2**70, -1, True, 1.5])
+def test_what_is_no_count_is_not_written(count):
+    assert parts_for(ev.Usage(input_tokens=1, output_tokens=count)) == [
+        part("message-metadata", messageMetadata={"usage": {"inputTokens": 1}})
+    ]
+    assert parts_for(ev.Usage(reasoning_tokens=count)) == []
+
+
+def test_a_model_without_a_name_is_none():
+    assert parts_for(ev.GenerationStarted(model="")) == [STEP]
 
 
 def test_text_that_a_tool_interrupts_goes_on_as_a_new_part():

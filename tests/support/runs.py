@@ -80,24 +80,24 @@ def agent_runs(draw: st.DrawFn, *, whole: bool = False) -> Run:
     """A run that a strict machine takes: an agent's, with one or more turns of its model.
 
     Messages are marked (started and finished, with ids of their own), bare (deltas that bear the
-    id of the response) or unnamed, as wires have them; so are generations, with their usage, or
-    only the usage of the whole run is told. Parts of a turn come side by side. The run ends in any
-    way or is cut anywhere; if `whole`, it is not cut and does not fail.
+    id of the response) or unnamed, as wires have them. Generations are shown, by an id or a key and
+    with their usage, or only the usage of the whole run is told. Parts of a turn come side by side.
+    The run ends in any way or is cut anywhere; if `whole`, it is not cut and does not fail.
     """
     naming = draw(st.sampled_from(["marked", "bare", "unnamed"]))
-    shows_generations = draw(st.booleans())
+    generations_by = draw(st.sampled_from([None, "response_id", "key"]))
     turns = draw(st.integers(1, 3))
     run: Run = []
     open_calls: list[str] = []
     for turn in range(turns):
         parts, calls = draw(_turns(turn, naming))
-        if shows_generations:
-            parts = draw(_generations(f"resp-{turn}", parts))
+        if generations_by:
+            parts = draw(_generations({generations_by: f"resp-{turn}"}, parts))
         answered = [call for call in calls if turn < turns - 1 or draw(st.booleans())]
         open_calls = [call for call in calls if call not in answered]
         parts += [draw(_results(call)) for call in draw(st.permutations(answered))]
         run += _within(parts, draw(st.none() | names), draw(st.sampled_from([None, f"s{turn}"])))
-    if not shows_generations:
+    if not generations_by:
         for provider, model in draw(st.sets(models, max_size=2)):
             usage = draw(usages)
             run.append(replace(usage, provider=provider, model=model, scope="run"))
@@ -131,14 +131,14 @@ def _turns(draw: st.DrawFn, turn: int, naming: str) -> tuple[Run, list[str]]:
 
 
 @st.composite
-def _generations(draw: st.DrawFn, response_id: str, parts: Run) -> Run:
+def _generations(draw: st.DrawFn, named: dict[str, str], parts: Run) -> Run:
     """The parts as those of a generation, with what it used, perhaps told twice."""
     provider, model = draw(models)
     reason = draw(st.sampled_from(["stop", "length", "tool_calls", "end_turn"]))
     reports = draw(st.none() | usages)
     early = [] if reports is None else [ev.Usage(input_tokens=reports.input_tokens)]
     return [
-        ev.GenerationStarted(response_id=response_id, model=model, provider=provider),
+        ev.GenerationStarted(**named, model=model, provider=provider),
         *draw(st.sampled_from([[], early])),
         *parts,
         ev.GenerationFinished(finish_reasons=(reason,)),
@@ -240,6 +240,7 @@ _FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "agent": _maybe_id,
     "message_id": _maybe_id,
     "response_id": _maybe_id,
+    "key": _maybe_id,
     "step_id": _maybe_id,
     "tool_call_id": _ids,
     "name": st.sampled_from(["a", "b", "", "\ud83d", "a\nb"]),
@@ -295,6 +296,7 @@ def left_to_the_client(run: Run) -> Run:
     """Without the calls that were the agent's own: answered, superseded, or not waited for."""
     own: set[str] = set()
     seen: set[str] = set()
+    generation: str | None = None
     finished = False
     for event in run:
         match event:
@@ -304,14 +306,30 @@ def left_to_the_client(run: Run) -> Run:
                 own.add(event.tool_call_id)
             case ev.GenerationFinished():
                 finished = True
-            case ev.GenerationStarted() if finished or event.response_id:
-                own |= seen
-                finished = False
+            case ev.GenerationStarted():
+                key = event.response_id or event.key
+                if finished or (key is not None and generation not in (None, key)):
+                    own |= seen
+                    finished = False
+                generation = key or generation
     if not run or not isinstance(run[-1], ev.RunFinished | ev.RunInterrupted):
         own |= seen
     return [
         event for event in run if not isinstance(event, _CALLS) or event.tool_call_id not in own
     ]
+
+
+def given_up(run: Run, why: str) -> Run:
+    """With a result that says why, for calls that the run's failure or its stop has cut short."""
+    if not run or not isinstance(run[-1], ev.RunFailed | ev.RunCancelled):
+        return run
+    whole = {e.tool_call_id for e in run if isinstance(e, ev.ToolCallReady | ev.ToolCallResult)}
+    told = [
+        ev.ToolCallResult(tool_call_id=event.tool_call_id, result=why, is_error=True)
+        for event in run
+        if isinstance(event, ev.ToolCallStarted) and event.tool_call_id not in whole
+    ]
+    return [*run[:-1], *told, run[-1]]
 
 
 _CALLS = (ev.ToolCallStarted, ev.ToolCallArgumentsDelta, ev.ToolCallReady, ev.ToolCallResult)

@@ -5,7 +5,7 @@ Rules that hold here (protocol 1.0, as the clients of a2a-sdk and @a2a-js/sdk re
 * The task comes first, then the state WORKING; if no event begins the run, the first that says
   something does, with the ids of the envelope.
 * Text is an artifact, one per message: the first piece begins it, the others are appended. When the
-  message is finished, an empty last chunk says so.
+  message is finished, an empty last chunk says so; text that comes later is another artifact.
 * A failure is the state FAILED, with the error's text as the agent's message, and its type under
   `adk_error_code`, where Google's ADK puts it and looks for it. REJECTED is the type `rejected`.
 * A question is the state INPUT_REQUIRED, or AUTH_REQUIRED for the reason `auth_required`. Other
@@ -20,16 +20,13 @@ from typing import Any, ClassVar
 
 from streamtrace.core import events as ev
 from streamtrace.core.frames import Frame
-from streamtrace.core.jsonio import dump_json
 from streamtrace.dialects.base import Envelope
-from streamtrace.dialects.encode.base import TableEncoder
+from streamtrace.dialects.encode.base import TableEncoder, json_frame, remember
 
 NAMELESS = "text"
 """The artifact of text whose message has no id."""
 MAX_ARTIFACTS = 1024
-"""Artifacts that are remembered; of more, the oldest is forgotten, and would be begun anew."""
-_ESCAPED = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
-"""Legal in JSON text, but line ends to the line reader of httpx, which a2a-sdk uses."""
+"""Artifacts that are remembered; of more, the oldest is forgotten."""
 
 
 class A2AEncoder(TableEncoder):
@@ -39,7 +36,9 @@ class A2AEncoder(TableEncoder):
         self._request_id = envelope.request_id
         self._ids = {"taskId": envelope.run_id, "contextId": envelope.thread_id}
         self._begun = self._ended = False
-        self._artifacts: dict[str, bool] = {}  # by id: whether more of it may come
+        self._artifacts: dict[str, None] = {}
+        self._open: dict[str, str] = {}  # the artifact of each message that is not finished
+        self._made_ids = 0
 
     def encode(self, event: ev.Event) -> Iterable[Frame]:
         """The frames that say it; none after the end of the task."""
@@ -49,7 +48,7 @@ class A2AEncoder(TableEncoder):
         value: dict[str, Any] = {kind: fields}
         if self._request_id is not None:
             value = {"jsonrpc": "2.0", "id": self._request_id, "result": value}
-        return Frame(data=dump_json(value).translate(_ESCAPED).encode())
+        return json_frame(value)
 
     def _status(self, state: str, **message: Any) -> Frame:
         status = {"state": f"TASK_STATE_{state}", **message}
@@ -81,18 +80,25 @@ class A2AEncoder(TableEncoder):
         if not event.text:
             return
         yield from self._begin()
-        artifact_id = event.message_id or NAMELESS
-        known = artifact_id in self._artifacts
-        if not known and len(self._artifacts) >= MAX_ARTIFACTS:
-            del self._artifacts[next(iter(self._artifacts))]
-        self._artifacts[artifact_id] = True
-        flags = {"append": True} if known else {}
-        yield self._artifact(artifact_id, event.text, **flags)
+        message_id = event.message_id or NAMELESS
+        artifact_id = self._open.get(message_id)
+        if artifact_id is None:
+            yield self._artifact(self._new_artifact(message_id), event.text)
+        else:
+            yield self._artifact(artifact_id, event.text, append=True)
+
+    def _new_artifact(self, message_id: str) -> str:
+        artifact_id = message_id
+        while artifact_id in self._artifacts:
+            self._made_ids += 1
+            artifact_id = f"{message_id}-{self._made_ids}"
+        remember(self._artifacts, artifact_id, None, MAX_ARTIFACTS)
+        remember(self._open, message_id, artifact_id, MAX_ARTIFACTS)
+        return artifact_id
 
     def _message_finished(self, event: ev.MessageFinished) -> Iterator[Frame]:
-        artifact_id = event.message_id or NAMELESS
-        if self._artifacts.get(artifact_id):
-            self._artifacts[artifact_id] = False
+        artifact_id = self._open.pop(event.message_id or NAMELESS, None)
+        if artifact_id is not None:
             yield self._artifact(artifact_id, "", append=True, lastChunk=True)
 
     def _run_finished(self, event: ev.RunFinished) -> Iterator[Frame]:

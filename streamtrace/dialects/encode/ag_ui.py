@@ -12,8 +12,9 @@ Rules that hold here, beside those of the folder:
   as the subagent that owns the step where its form says so (`owner/name`), or where the name is
   taken.
 * What cannot be said in order is left out: arguments of a call that was not started or that is
-  complete, a second start or result, a state delta that is no JSON Patch. A call that is ready
-  while nothing of its arguments was said stays open, until they are or its result comes.
+  complete, a second start or result (a later run's as well), a state delta that is no JSON Patch.
+  A call that is ready while nothing of its arguments was said stays open, until they are or its
+  result comes.
 * Tokens are told with the end, per provider and model of the run. Generations are not written.
 * The wire has no word for why a run was cancelled, or that a tool's result is an error.
 """
@@ -94,7 +95,6 @@ class AgUiEncoder(TableEncoder):
             "threadId": event.thread_id or self._envelope.thread_id,
             "runId": event.run_id or self._envelope.run_id,
         }
-        self._calls.clear()
         self._tally = Tally()
         yield self._run_started_frame()
 

@@ -38,6 +38,17 @@ class TableEncoder:
         return ()
 
 
+def remember(memory: dict[str, Any], key: str, value: Any, most: int) -> None:
+    """Put into a memory of at most so many keys; of more, the oldest is forgotten."""
+    if len(memory) >= most and key not in memory:
+        del memory[next(iter(memory))]
+    memory[key] = value
+
+
+_LINE_ENDS = tuple((end.encode(), b"\\u%04x" % ord(end)) for end in "\x85\u2028\u2029")
+"""Legal in a JSON string, and line ends to `str.splitlines`, which httpx reads lines with."""
+
+
 def json_frame(value: Any, event: str | None = None) -> Frame:
     """A frame whose data is `value` as compact JSON, such as every client reads.
 
@@ -47,6 +58,8 @@ def json_frame(value: Any, event: str | None = None) -> Frame:
         data = msgspec.json.encode(value)
     except (TypeError, ValueError, RecursionError):  # half an emoji, or a number over 64 bits
         data = _encode_slowly(value)
+    for end, escaped in _LINE_ENDS:
+        data = data.replace(end, escaped)
     return Frame(data=data, event=event)
 
 

@@ -2,10 +2,9 @@
 
 Rules that hold here:
 
-* A tool call is written once its arguments are complete, or its result or the end comes before
-  that, in the order in which the calls began. What comes in pieces is written whole.
-* `done` has the usage of the whole run. Where that was not told, those of its generations are added
-  up: of each the last report, as providers repeat running totals.
+* A tool call is written once its arguments are complete, or with what is known of them when its
+  result or the end comes before that, in the order in which the calls began; never twice.
+* `done` and `error` have the usage of the whole run, added up where it was not told.
 * Questions and stops end the run like anything else: these styles have one word for the end.
 * The first frame says which style it is. Where others have its kind too, an empty text goes before.
 * Arguments and results that are JSON objects or lists are written as such if that is the same text.
@@ -13,6 +12,7 @@ Rules that hold here:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, TypeAlias
 
@@ -20,15 +20,13 @@ import msgspec
 
 from streamtrace.core import events as ev
 from streamtrace.core.frames import Frame
-from streamtrace.core.jsonio import dump_json, load_json
-from streamtrace.dialects.encode.base import TableEncoder, json_frame
+from streamtrace.core.jsonio import as_count, dump_json, load_json
+from streamtrace.dialects.encode.base import TableEncoder, json_frame, remember
+from streamtrace.dialects.encode.tally import COUNTS, Tally
 from streamtrace.dialects.house import HEARTBEATS, MAX_OPEN_CALLS
 
-_COUNTS = (
-    "input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens",
-    "reasoning_tokens",
-)  # fmt: skip
-_LABELS = ("model", "provider")
+MAX_CALLS = 1024
+"""Calls that are known by their id; of more, the oldest is forgotten."""
 
 
 class _Call(msgspec.Struct):
@@ -36,8 +34,8 @@ class _Call(msgspec.Struct):
 
     id: str
     name: str | None
-    pieces: list[str]
-    arguments: str | None = None
+    pieces: list[str] = []
+    arguments: str | None = None  # if told whole
     is_ready: bool = False
 
 
@@ -53,9 +51,10 @@ class _HouseEncoder(TableEncoder):
     def __init__(self) -> None:
         self._opened = False
         self._ended = False
+        self._begun: dict[str, None] = {}
         self._waiting: dict[str, _Call] = {}  # until their arguments are complete
         self._open: dict[str, str | None] = {}  # until their result
-        self._usage = _Usages()
+        self._tally = Tally()
 
     def encode(self, event: ev.Event) -> Iterable[Frame]:
         """The frames that say it; none for what this wire cannot say, and none after the end."""
@@ -76,33 +75,46 @@ class _HouseEncoder(TableEncoder):
                 yield self._frame(self.text_kind, {"content": ""})
         yield self._frame(kind, _known(fields))
 
-    def _text(self, event: ev.TextDelta) -> Iterable[Frame]:
-        return self._say(self.text_kind, content=event.text) if event.text else ()
+    def _text(self, event: ev.TextDelta) -> Iterator[Frame]:
+        if event.text:
+            self._tally.output()
+            yield from self._say(self.text_kind, content=event.text)
+
+    def _reasoning(self, event: ev.ReasoningDelta) -> Iterable[Frame]:
+        if event.text:
+            self._tally.output()
+        return ()
 
     # Tool calls.
 
     def _call_started(self, event: ev.ToolCallStarted) -> Iterator[Frame]:
-        if event.tool_call_id in self._waiting or len(self._waiting) >= MAX_OPEN_CALLS:
+        call_id = event.tool_call_id
+        if call_id in self._begun:
+            return
+        remember(self._begun, call_id, None, MAX_CALLS)
+        if len(self._waiting) >= MAX_OPEN_CALLS:
             yield from self._write_waiting()
-        self._waiting[event.tool_call_id] = _Call(event.tool_call_id, event.name, [])
+        self._waiting[call_id] = _Call(call_id, event.name)
 
     def _arguments(self, event: ev.ToolCallArgumentsDelta) -> Iterable[Frame]:
+        if event.delta:
+            self._tally.output()
         call = self._waiting.get(event.tool_call_id)
-        if call is not None:
+        if call is not None and not call.is_ready:
             call.pieces.append(event.delta)
         return ()
 
     def _call_ready(self, event: ev.ToolCallReady) -> Iterator[Frame]:
+        if event.arguments:
+            self._tally.output()
         call = self._waiting.get(event.tool_call_id)
-        if call is not None:
-            call.is_ready = True
-            streamed = "".join(call.pieces) or None
-            call.arguments = streamed if event.arguments is None else event.arguments
+        if call is not None and not call.is_ready:
+            call.is_ready, call.arguments = True, event.arguments
         while self._waiting and (first := next(iter(self._waiting.values()))).is_ready:
             yield from self._write_call(first)
 
     def _result(self, event: ev.ToolCallResult) -> Iterator[Frame]:
-        self._usage.tool_returned()
+        self._tally.result()
         while event.tool_call_id in self._waiting:
             yield from self._write_call(next(iter(self._waiting.values())))
         if event.tool_call_id in self._open:
@@ -117,37 +129,37 @@ class _HouseEncoder(TableEncoder):
 
     def _write_call(self, call: _Call) -> Iterator[Frame]:
         del self._waiting[call.id]
-        if len(self._open) >= MAX_OPEN_CALLS:
-            del self._open[next(iter(self._open))]
-        self._open[call.id] = call.name
-        said = {self.name_key: call.name, "args": _value(call.arguments)}
+        remember(self._open, call.id, call.name, MAX_OPEN_CALLS)
+        arguments = "".join(call.pieces) or call.arguments
+        said = {self.name_key: call.name, "args": _value(arguments)}
         yield from self._say(self.call_kind, id=call.id, **said)
 
     # Usage, and the end.
 
     def _generation_started(self, event: ev.GenerationStarted) -> Iterable[Frame]:
-        self._usage.generation_started(event)
+        self._tally.generation(event)
         return ()
 
-    def _tell_usage(self, event: ev.Usage) -> Iterable[Frame]:
-        self._usage.tell(event)
+    def _used(self, event: ev.Usage) -> Iterable[Frame]:
+        self._tally.usage(event)
         return ()
 
-    def _finished(self, event: ev.RunFinished) -> Iterator[Frame]:
-        yield from self._done(run_id=event.run_id, thread_id=event.thread_id)
+    def _finished(self, event: ev.RunFinished) -> Iterable[Frame]:
+        return self._end("done", run_id=event.run_id, thread_id=event.thread_id)
 
-    def _stopped(self, event: ev.Event) -> Iterator[Frame]:
-        yield from self._done()
+    def _stopped(self, event: ev.Event) -> Iterable[Frame]:
+        return self._end("done")
 
-    def _done(self, **ids: str | None) -> Iterator[Frame]:
+    def _failed(self, event: ev.RunFailed) -> Iterable[Frame]:
+        return self._end("error", code=event.type, message=event.message)
+
+    def _end(self, kind: str, **fields: str | None) -> Iterator[Frame]:
         yield from self._write_waiting()
         self._ended = True
-        yield from self._say("done", **ids, usage=_counts(self._usage.total()))
+        yield from self._say(kind, **fields, usage=self._total())
 
-    def _failed(self, event: ev.RunFailed) -> Iterator[Frame]:
-        yield from self._write_waiting()
-        self._ended = True
-        yield from self._say("error", code=event.type, message=event.message)
+    def _total(self) -> dict[str, Any] | None:
+        return _usage(*self._tally.by_model())
 
     def _ping(self, event: ev.Heartbeat) -> Iterator[Frame]:
         yield self._frame("ping", {})
@@ -157,21 +169,22 @@ _Write: TypeAlias = Callable[[Any, Any], Iterable[Frame]]
 
 _TABLE: Mapping[type[ev.Event], _Write] = {
     ev.TextDelta: _HouseEncoder._text,
+    ev.ReasoningDelta: _HouseEncoder._reasoning,
     ev.ToolCallStarted: _HouseEncoder._call_started,
     ev.ToolCallArgumentsDelta: _HouseEncoder._arguments,
     ev.ToolCallReady: _HouseEncoder._call_ready,
     ev.ToolCallResult: _HouseEncoder._result,
     ev.GenerationStarted: _HouseEncoder._generation_started,
-    ev.Usage: _HouseEncoder._tell_usage,
+    ev.Usage: _HouseEncoder._used,
     ev.RunFinished: _HouseEncoder._finished,
     ev.RunInterrupted: _HouseEncoder._stopped,
     ev.RunCancelled: _HouseEncoder._stopped,
     ev.RunFailed: _HouseEncoder._failed,
 }
-_NOT_AS_THEY_ARE = frozenset(
+_HEARD = frozenset(
     (ev.ToolCallArgumentsDelta, ev.GenerationStarted, ev.RunInterrupted, ev.RunCancelled)
 )
-"""Events of the table that are heard, and not found again by a reader."""
+"""Events of the table that a reader does not find again."""
 
 
 class AgentFlowEncoder(_HouseEncoder):
@@ -182,7 +195,7 @@ class AgentFlowEncoder(_HouseEncoder):
     result_key = "output"
     telling_kinds = frozenset({text_kind})
     table: ClassVar[Mapping[type[ev.Event], _Write]] = _TABLE
-    encodes = frozenset(table) - _NOT_AS_THEY_ARE
+    encodes = frozenset(table) - _HEARD - {ev.ReasoningDelta}
 
     def _frame(self, kind: str, fields: dict[str, Any]) -> Frame:
         if kind == self.text_kind:
@@ -200,7 +213,7 @@ class CognisEncoder(_HouseEncoder):
         **_TABLE,
         ev.Heartbeat: _HouseEncoder._ping,
     }
-    encodes = frozenset(table) - _NOT_AS_THEY_ARE
+    encodes = frozenset(table) - _HEARD - {ev.ReasoningDelta}
 
     def _frame(self, kind: str, fields: dict[str, Any]) -> Frame:
         text = fields.get("content")
@@ -219,94 +232,61 @@ class TypedJsonEncoder(_HouseEncoder):
     name_key = "name"
     telling_kinds = frozenset({"token", "thinking", "tool_call", "tool_result", "run_started"})
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._tells_total = False
+
     def _frame(self, kind: str, fields: dict[str, Any]) -> Frame:
         return json_frame({"type": kind, **fields})
 
     def _started(self, event: ev.RunStarted) -> Iterable[Frame]:
-        ids = {"run_id": event.run_id, "thread_id": event.thread_id, "agent": event.agent}
-        return self._say("run_started", **ids) if _known(ids) else ()
+        given = {"run_id": event.run_id, "thread_id": event.thread_id, "agent": event.agent}
+        ids = {name: value for name, value in given.items() if value}
+        return self._say("run_started", **ids) if ids else ()
 
-    def _reasoning(self, event: ev.ReasoningDelta) -> Iterable[Frame]:
-        return self._say("thinking", content=event.text) if event.text else ()
+    def _thought(self, event: ev.ReasoningDelta) -> Iterator[Frame]:
+        if event.text:
+            self._tally.output()
+            yield from self._say("thinking", content=event.text)
 
-    def _tell_usage(self, event: ev.Usage) -> Iterable[Frame]:
+    def _generation_started(self, event: ev.GenerationStarted) -> Iterable[Frame]:
+        self._tells_total = True  # a reader cannot tell one generation from the next
+        return super()._generation_started(event)
+
+    def _used(self, event: ev.Usage) -> Iterator[Frame]:
         """Of a generation at once, of the run with its end."""
+        yield from super()._used(event)
         if event.scope == "run":
-            return super()._tell_usage(event)
-        counts = _counts(event)
-        return self._say("usage", usage=counts) if counts else ()
+            self._tells_total = True
+        elif usage := _usage(event):
+            yield from self._say("usage", usage=usage)
+
+    def _total(self) -> dict[str, Any] | None:
+        return super()._total() if self._tells_total else None
 
     table: ClassVar[Mapping[type[ev.Event], _Write]] = {
         **_TABLE,
         ev.RunStarted: _started,
-        ev.ReasoningDelta: _reasoning,
-        ev.Usage: _tell_usage,
+        ev.ReasoningDelta: _thought,
+        ev.GenerationStarted: _generation_started,
+        ev.Usage: _used,
         ev.Heartbeat: _HouseEncoder._ping,
     }
-    encodes = frozenset(table) - _NOT_AS_THEY_ARE
+    encodes = frozenset(table) - _HEARD
 
 
-class _Usages:
-    """Reports of usage, as one of the run."""
-
-    def __init__(self) -> None:
-        self._run: dict[tuple[str | None, ...], ev.Usage] = {}  # by provider and model
-        self._before: ev.Usage | None = None
-        self._generation: ev.Usage | None = None
-        self._started: ev.GenerationStarted | None = None
-
-    def tell(self, usage: ev.Usage) -> None:
-        if usage.scope == "run":
-            self._run[usage.provider, usage.model] = usage
-        else:
-            old = self._generation or ev.Usage()
-            known = _known(msgspec.structs.asdict(usage))
-            self._generation = msgspec.structs.replace(old, **known)
-
-    def generation_started(self, event: ev.GenerationStarted) -> None:
-        before = self._started
-        if before is not None and event.response_id not in (None, before.response_id):
-            self._next()
-        self._started = event
-
-    def tool_returned(self) -> None:
-        """Where generations are not shown, this ends one."""
-        if self._started is None:
-            self._next()
-
-    def total(self) -> ev.Usage | None:
-        if not self._run:
-            self._next()
-            return self._before
-        total: ev.Usage | None = None
-        for usage in self._run.values():
-            total = _sum(total, usage)
-        return total
-
-    def _next(self) -> None:
-        if self._generation is not None:
-            self._before = _sum(self._before, self._generation)
-        self._generation = None
-
-
-def _sum(one: ev.Usage | None, other: ev.Usage) -> ev.Usage:
-    if one is None:
-        return other
-    counts, labels = {}, {}
-    for name in _COUNTS:
-        known = [count for of in (one, other) if (count := getattr(of, name)) is not None]
-        counts[name] = sum(known) if known else None
-    for name in _LABELS:
-        label = getattr(one, name)
-        labels[name] = label if label == getattr(other, name) else None
-    return ev.Usage(**counts, **labels, scope="run")
-
-
-def _counts(usage: ev.Usage | None) -> dict[str, Any] | None:
-    """What a reader takes for usage: something went in or came out."""
-    if usage is None or (usage.input_tokens is None and usage.output_tokens is None):
+def _usage(*reports: ev.Usage) -> dict[str, Any] | None:
+    """Their sum, if it is what a reader takes for usage: something went in or came out."""
+    usage: dict[str, Any] = {}
+    for name in COUNTS:
+        counts = [count for one in reports if (count := as_count(getattr(one, name))) is not None]
+        usage[name] = sum(counts) if counts else None
+    if usage["input_tokens"] is usage["output_tokens"] is None:
         return None
-    return _known({name: getattr(usage, name) for name in (*_COUNTS, *_LABELS)})
+    for name in ("model", "provider"):
+        given = {getattr(one, name) for one in reports}
+        usage[name] = given.pop() if len(given) == 1 else None
+    return _known(usage)
 
 
 def _known(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -321,9 +301,13 @@ def _value(text: str | None) -> Any:
     return value if isinstance(value, dict | list) and dump_json(value) == text else text
 
 
+_LINE_END = re.compile("[\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+"""Line ends to `str.splitlines`, but for LF, at which text is written in lines."""
+
+
 def _is_plain(text: str) -> bool:
-    """Whether a reader finds this text again: no JSON object, no line end of another kind."""
-    if text.startswith("{") or "\r" in text or text.strip().lower() in HEARTBEATS:
+    """Whether any reader finds this text again: no JSON object, no line end of another kind."""
+    if text.startswith("{") or _LINE_END.search(text) or text.strip().lower() in HEARTBEATS:
         return False
     try:
         text.encode()

@@ -25,7 +25,7 @@ _Counts: TypeAlias = dict[str, int]
 
 
 class _Generation(msgspec.Struct):
-    response_id: str | None = None
+    key: str | None = None
     provider: str | None = None
     model: str | None = None
     counts: _Counts = {}
@@ -48,13 +48,12 @@ class Tally:
     def generation(self, event: ev.GenerationStarted) -> bool:
         """Whether this begins a generation; else it adds facts to the open one."""
         last = self._last if self._is_open else None
-        same = last is not None and (
-            event.response_id is None or last.response_id in (None, event.response_id)
-        )
+        key = event.response_id or event.key
+        same = last is not None and (key is None or last.key in (None, key))
         if last is None or not same:
             last = self._begin()
         last.explicit = True
-        last.response_id = last.response_id or event.response_id
+        last.key = last.key or key
         last.provider = event.provider or last.provider
         last.model = event.model or last.model
         return not same

@@ -10,6 +10,8 @@ Rules that hold here:
 * A call of which no event told is announced first: the client rejects a result without its call.
 * Arguments and results that are JSON objects or arrays are sent as such, all else as text; no
   arguments are `{}`, as in the SDK.
+* A call whose arguments no event completed is complete if the run ends well. If it fails or is
+  stopped, they are invalid, with the error `CUT_SHORT`: a client runs what looks complete.
 * A question is a tool that waits, for its approval or for its result. One without a tool, for which
   the protocol has no word, becomes a part `data-interrupt` with its reason.
 * `start` is the first part or none: behind others a client would begin another message.
@@ -25,13 +27,15 @@ import msgspec
 
 from streamtrace.core import events as ev
 from streamtrace.core.frames import Frame
-from streamtrace.core.jsonio import clean_text, load_json
+from streamtrace.core.jsonio import as_count, clean_text, load_json
 from streamtrace.dialects.encode.base import TableEncoder, json_frame
 
 DONE = b"[DONE]"
 APPROVAL, TOOL_CALL = "tool_approval", "tool_call"
 """What a run can wait for."""
 INTERRUPT = "data-interrupt"
+CUT_SHORT = "The run ended before the arguments were complete."
+"""What a client is told of such a call."""
 
 _PENDING, _OPEN, _INTERRUPTED = range(3)
 
@@ -86,30 +90,33 @@ class VercelUIEncoder(TableEncoder):
             yield _part("start", messageId=event.run_id)
 
     def _run_finished(self, event: ev.RunFinished) -> Iterator[Frame]:
-        yield from self._close_step()
-        self._ended = True
-        yield _part("finish", finishReason=self._finish_reason)
+        yield from self._complete_calls()
+        yield from self._end("finish", finishReason=self._finish_reason)
 
     def _run_failed(self, event: ev.RunFailed) -> Iterator[Frame]:
-        yield from self._close_step()
-        self._ended = True
-        yield _part("error", errorText=event.message or event.type or "")
+        yield from self._give_up_calls()
+        yield from self._end("error", errorText=event.message or event.type or "")
 
     def _run_cancelled(self, event: ev.RunCancelled) -> Iterator[Frame]:
-        yield from self._close_step()
-        self._ended = True
-        yield _part("abort", reason=event.reason)
+        yield from self._give_up_calls()
+        yield from self._end("abort", reason=event.reason)
 
     def _run_interrupted(self, event: ev.RunInterrupted) -> Iterator[Frame]:
+        yield from self._complete_calls()
         call_id = event.tool_call_id
         call = self._calls.get(call_id or "")
         if call is None or call.answered:
             yield json_frame(
                 {"type": INTERRUPT, "data": _given(reason=event.reason, toolCallId=call_id)}
             )
-        elif event.reason != TOOL_CALL or not call.ready:
+        elif event.reason != TOOL_CALL:
             yield _part("tool-approval-request", approvalId=call_id, toolCallId=call_id)
-        yield from self._run_finished(ev.RunFinished())
+        yield from self._end("finish", finishReason=self._finish_reason)
+
+    def _end(self, kind: str, **fields: Any) -> Iterator[Frame]:
+        yield from self._close_step()
+        self._ended = True
+        yield _part(kind, **fields)
 
     # --- steps, model and usage --------------------------------------------------------------
 
@@ -121,7 +128,7 @@ class VercelUIEncoder(TableEncoder):
             self._key = self._key or key
         else:
             yield from self._close_step()
-        if event.model is not None and not (goes_on and model == self._model):
+        if event.model and not (goes_on and model == self._model):
             self._model = model
             yield _metadata(model=event.model, provider=event.provider)
         if not goes_on:
@@ -145,26 +152,22 @@ class VercelUIEncoder(TableEncoder):
             yield _part("finish-step")
 
     def _usage(self, event: ev.Usage) -> Iterator[Frame]:
-        total = None
-        if event.input_tokens is not None and event.output_tokens is not None:
-            total = event.input_tokens + event.output_tokens
+        given, made = as_count(event.input_tokens), as_count(event.output_tokens)
         counts = _given(
-            inputTokens=event.input_tokens,
-            outputTokens=event.output_tokens,
-            totalTokens=total,
+            inputTokens=given,
+            outputTokens=made,
+            totalTokens=None if given is None or made is None else given + made,
             inputTokenDetails=_given(
-                cacheReadTokens=event.cached_input_tokens,
-                cacheWriteTokens=event.cache_write_tokens,
+                cacheReadTokens=as_count(event.cached_input_tokens),
+                cacheWriteTokens=as_count(event.cache_write_tokens),
             )
             or None,
-            outputTokenDetails=_given(reasoningTokens=event.reasoning_tokens) or None,
+            outputTokenDetails=_given(reasoningTokens=as_count(event.reasoning_tokens)) or None,
         )
         if not counts:
             return
         of_run = event.scope == "run"
-        if event.model is not None and not (
-            of_run and self._model == (event.model, event.provider)
-        ):
+        if event.model and not (of_run and self._model == (event.model, event.provider)):
             counts |= _given(model=event.model, provider=event.provider)
         yield _metadata(**{"totalUsage" if of_run else "usage": counts})
 
@@ -262,6 +265,21 @@ class VercelUIEncoder(TableEncoder):
             toolName=call.name or "",
             input=_json_value(arguments),
         )
+
+    def _complete_calls(self) -> Iterator[Frame]:
+        for call_id in self._calls:
+            yield from self._ready(ev.ToolCallReady(tool_call_id=call_id))
+
+    def _give_up_calls(self) -> Iterator[Frame]:
+        for call_id, call in self._calls.items():
+            if not call.ready and not call.answered:
+                yield _part(
+                    "tool-input-error",
+                    toolCallId=call_id,
+                    toolName=call.name or "",
+                    input=_json_value("".join(call.arguments) or "{}"),
+                    errorText=CUT_SHORT,
+                )
 
     def _result(self, event: ev.ToolCallResult) -> Iterator[Frame]:
         call_id = event.tool_call_id
