@@ -523,7 +523,7 @@ INTERRUPTED = ev.RunInterrupted(reason="approval", tool_call_id="c")
         (call("c", "{}")[:-1], INTERRUPTED, ("c", "find")),
         ([], INTERRUPTED, ("c", "approval")),
         ([], ev.RunInterrupted(), ("interrupt", "input_required")),
-        ([*call("c", "{}"), result("c", "")], INTERRUPTED, ("call_2", "approval")),
+        ([*call("c", "{}"), result("c", "")], INTERRUPTED, ("interrupt", "approval")),
         ([*call("b", "{}"), result("b", "")], INTERRUPTED, ("c", "approval")),
     ],
 )

@@ -438,7 +438,10 @@ class OpenAIResponsesEncoder(TableEncoder):
         asked = event.tool_call_id
         call_id = self._call_ids.get(asked, asked) if asked is not None else None
         if not self._unanswered or call_id not in (None, *self._unanswered):
-            made = ev.ToolCallReady(tool_call_id=asked or "interrupt", arguments="{}")
+            is_new = ("call_id", call_id) not in self._ids
+            is_new = ("call_id", call_id) not in self._ids
+            made_id = asked if asked and is_new else "interrupt"
+            made = ev.ToolCallReady(tool_call_id=made_id, arguments="{}")
             yield from self._call(made.tool_call_id, event.reason or "input_required")
             yield from self._ready(made)
         yield from self._close_all("completed")
