@@ -9,6 +9,7 @@ Rules that hold here:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -192,16 +193,14 @@ def rows(
     for name, unit in units.items():
         panel.override_by_name(name, [model.DynamicConfigValue(id_val="unit", value=unit)])
     for letter, expression in zip(letters, queries.values(), strict=True):
-        panel.with_target(
-            _target(letter, "", expression).instant().format(PromQueryFormat.TABLE)
-        )
+        panel.with_target(_target(letter, "", expression).instant().format(PromQueryFormat.TABLE))
     return panel
 
 
 def states(
     title: str, description: str, queries: Queries, meanings: Mapping[float, tuple[str, str]]
 ) -> statetimeline.Panel:
-    """What state something was in, over time. `meanings`: from this value on, a word and a colour."""
+    """What state something was in. `meanings`: from this value on, a word and a colour."""
     edges = [*meanings, float("inf")]
     panel = (
         statetimeline.Panel()
@@ -241,7 +240,11 @@ def states(
 
 
 def page(
-    uid: str, title: str, description: str, groups: Mapping[str, Sequence[Any]], extra: Sequence[str]
+    uid: str,
+    title: str,
+    description: str,
+    groups: Mapping[str, Sequence[Any]],
+    extra: Sequence[str],
 ) -> dict[str, Any]:
     """A whole dashboard: rows of panels by their headings. `extra` names variables beside job and
     instance: label names of metrics."""
@@ -346,7 +349,5 @@ def _thresholds(steps: Steps) -> dashboard.ThresholdsConfig:
 
 
 def _plain(whole: Any) -> dict[str, Any]:
-    import json  # noqa: PLC0415
-
     plain: dict[str, Any] = json.loads(JSONEncoder(sort_keys=True).encode(whole))
     return plain

@@ -13,15 +13,16 @@ Rules that hold here:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import yaml
 
 from dashboards.source import slo
 from streamtrace.core import metrics as m
 
-RUNBOOKS = "https://github.com/streamtrace/streamtrace/blob/main/docs/runbooks.md"
+RUNBOOKS = "docs/runbooks.md"
+"""A path in this repository; put the address in front under which your team reads it."""
 WINDOWS = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
 BUDGET_DAYS = 30
 FEWEST_STREAMS = 100
@@ -111,95 +112,105 @@ def _burn_alerts() -> Iterator[dict[str, Any]]:
             }
 
 
-USERS = {
-    "StreamtraceStallSpike": (
+class Alert(NamedTuple):
+    """One alert that can wait for the next working day."""
+
+    name: str
+    expression: str
+    hold: str
+    summary: str
+    description: str
+
+
+USERS = (
+    Alert(
+        "StreamtraceStallSpike",
         f"sum by (job) (rate({m.STREAMS_STALLED.name}[15m]))\n/\n"
         f"sum by (job) (rate({m.STREAMS.name}[15m])) > 0.1\nand\n"
         f"sum by (job) (increase({m.STREAMS.name}[15m])) > 20",
         "10m",
-        "ticket",
         "Clients of {{ $labels.job }} do not keep up",
         "In {{ $value | humanizePercentage }} of the streams one write waited for a second or"
         " longer.",
     ),
-    "StreamtraceDisconnectSpike": (
+    Alert(
+        "StreamtraceDisconnectSpike",
         f'sum by (job) (rate({m.STREAMS.name}{{status="{slo.LEFT}"}}[30m]))\n> 3 *\n'
         f'sum by (job) (rate({m.STREAMS.name}{{status="{slo.LEFT}"}}[30m] offset 1d))\nand\n'
         f'sum by (job) (increase({m.STREAMS.name}{{status="{slo.LEFT}"}}[30m])) > 50',
         "15m",
-        "ticket",
         "Clients of {{ $labels.job }} leave three times as often as a day ago",
         "{{ $value | humanize }} clients leave per second.",
     ),
-    "StreamtraceStreamsStuck": (
+    Alert(
+        "StreamtraceStreamsStuck",
         f"sum by (job) ({m.STREAMS_ACTIVE.name}) > 0\nunless\n"
         f"sum by (job) (increase({m.STREAMS.name}[1h])) > 0\nunless\n"
         f"sum by (job) (increase({m.STREAMS_STARTED.name}[1h])) > 0",
         "15m",
-        "ticket",
         "Streams of {{ $labels.job }} do not end",
         "{{ $value }} streams are open, and none has begun or ended for an hour.",
     ),
-}
+)
 
-PIPELINE = {
-    "StreamtraceDropping": (
+PIPELINE = (
+    Alert(
+        "StreamtraceDropping",
         f"sum by (job, sink, reason) (increase({m.SINK_DROPPED.name}[10m])) > 0",
         "5m",
-        "ticket",
         "Sink {{ $labels.sink }} of {{ $labels.job }} drops runs",
         "{{ $value | humanize }} runs in 10 minutes, reason {{ $labels.reason }}. Clients are not"
         " affected; these runs are in no back end.",
     ),
-    "StreamtraceNotObserving": (
+    Alert(
+        "StreamtraceNotObserving",
         f"sum by (job, route) (increase({m.LOST_BYTES.name}[10m])) > 0",
         "5m",
-        "ticket",
         "Parts of streams of {{ $labels.job }} are not observed",
         "{{ $value | humanize1024 }}B on {{ $labels.route }} in 10 minutes: the buffer is full.",
     ),
-    "StreamtraceQueueNearlyFull": (
+    Alert(
+        "StreamtraceQueueNearlyFull",
         f"sum by (job, instance, sink) ({m.SINK_QUEUED.name})\n/\n"
         f"sum by (job, instance, sink) ({m.SINK_CAPACITY.name}) > 0.8",
         "5m",
-        "ticket",
         "The queue of sink {{ $labels.sink }} of {{ $labels.instance }} is nearly full",
         "{{ $value | humanizePercentage }} full. At 100 % runs are dropped.",
     ),
-    "StreamtraceSinkFailing": (
+    Alert(
+        "StreamtraceSinkFailing",
         f'sum by (job, sink) (rate({m.SINK_EXPORTS.name}{{result="error"}}[10m]))\n/\n'
         f"sum by (job, sink) (rate({m.SINK_EXPORTS.name}[10m])) > 0.1",
         "10m",
-        "ticket",
         "Exports of sink {{ $labels.sink }} of {{ $labels.job }} fail",
         "{{ $value | humanizePercentage }} of the batches.",
     ),
-    "StreamtraceSinkStale": (
+    Alert(
+        "StreamtraceSinkStale",
         f"time() - max by (job, instance, sink) ({m.SINK_LAST_SUCCESS.name}) > 300\nand\n"
         f"sum by (job, instance, sink) ({m.SINK_QUEUED.name}) > 0",
         "5m",
-        "ticket",
         "Sink {{ $labels.sink }} of {{ $labels.instance }} exports nothing",
         "Its last good export was {{ $value | humanizeDuration }} ago, and runs wait.",
     ),
-    "StreamtraceMetricsAbsent": (
+    Alert(
+        "StreamtraceMetricsAbsent",
         f"absent({m.BUILD_INFO.name})",
         "10m",
-        "ticket",
         "No streamtrace is scraped",
         "No target has told streamtrace's metrics for 10 minutes.",
     ),
-}
+)
 
 
-def _alerts(table: dict[str, tuple[str, str, str, str, str]]) -> Iterator[dict[str, Any]]:
-    for name, (expression, hold, severity, summary, description) in table.items():
+def _alerts(table: Iterable[Alert]) -> Iterator[dict[str, Any]]:
+    for one in table:
         yield {
-            "alert": name,
-            "expr": expression,
-            "for": hold,
-            "labels": {"severity": severity},
-            "annotations": _annotations(name, summary, description),
+            "alert": one.name,
+            "expr": one.expression,
+            "for": one.hold,
+            "labels": {"severity": "ticket"},
+            "annotations": _annotations(one.name, one.summary, one.description),
         }
 
 

@@ -39,6 +39,10 @@ def _burn(share: Any, allowed: float) -> dict[str, str]:
     return {f"over {span}": f"({share(span)}) / {allowed:g}" for span in ("5m", "1h", "6h")}
 
 
+def _quantiles(metric: m.Metric) -> dict[str, str]:
+    return {f"p{share * 100:g}": quantile(share, metric) for share in (0.5, 0.95, 0.99)}
+
+
 _LIMITS = {slo.BURN_RATES["page slow"]: ORANGE, slo.BURN_RATES["page fast"]: RED}
 
 HEALTH = [
@@ -128,7 +132,7 @@ LATENCY = [
         "s",
         "When p50 rises, all users wait: model or queue. When only p99 rises, some do: open traces"
         " of slow ones by their exemplars.",
-        {f"p{share * 100:g}": quantile(share, m.TIME_TO_FIRST_TOKEN) for share in (0.5, 0.95, 0.99)},
+        _quantiles(m.TIME_TO_FIRST_TOKEN),
         exemplars=True,
         limits={slo.FIRST_TOKEN_S: ORANGE},
     ),
@@ -162,14 +166,14 @@ LATENCY = [
         "s",
         "p50 is the pace that users read at; p99 is where they notice a stop. A rise of p99 alone"
         " is tools or retries inside streams.",
-        {f"p{share * 100:g}": quantile(share, m.EVENT_GAP) for share in (0.5, 0.95, 0.99)},
+        _quantiles(m.EVENT_GAP),
     ),
     lines(
         "Longest silence of a stream",
         "s",
         "The longest gap of each stream. Above the time limits of proxies on the way (often 30 or"
         " 60 s) streams are cut: send heartbeats, or raise the limits. The points open traces.",
-        {f"p{share * 100:g}": quantile(share, m.LONGEST_GAP) for share in (0.5, 0.95, 0.99)},
+        _quantiles(m.LONGEST_GAP),
         exemplars=True,
         limits={30: ORANGE, 60: RED},
     ),
@@ -178,7 +182,7 @@ LATENCY = [
         "s",
         "(last - first token) / (output tokens - 1), where the stream told its usage: the speed of"
         " the model itself. When it rises and the load did not, the provider is slower.",
-        {f"p{share * 100:g}": quantile(share, m.TIME_PER_OUTPUT_TOKEN) for share in (0.5, 0.95)},
+        _quantiles(m.TIME_PER_OUTPUT_TOKEN),
     ),
 ]
 
@@ -186,7 +190,7 @@ THROUGHPUT = [
     lines(
         "Streams ended, by route",
         "reqps",
-        "Where the load is. A route that falls to zero alone has lost its caller or its deployment.",
+        "Where the load is. A route that falls to zero alone has lost its caller, or is not served.",
         {"{{route}}": rate(m.STREAMS, "route")},
         stacked=True,
     ),
@@ -239,14 +243,14 @@ BACKPRESSURE = [
         "s",
         "All the time inside `send`, per stream. The kernel takes megabytes before `send` waits, so"
         " what shows here is late and real: clients or proxies that do not read.",
-        {f"p{share * 100:g}": quantile(share, m.SEND_STALL) for share in (0.5, 0.95, 0.99)},
+        _quantiles(m.SEND_STALL),
     ),
     lines(
         "Longest single wait for a client",
         "s",
         "The longest `send` of each stream. Seconds here are clients that stopped reading: bound"
         " them with a send timeout.",
-        {f"p{share * 100:g}": quantile(share, m.LONGEST_SEND_STALL) for share in (0.5, 0.95, 0.99)},
+        _quantiles(m.LONGEST_SEND_STALL),
         limits={1: ORANGE},
     ),
     lines(
@@ -353,4 +357,3 @@ def build() -> dict[str, Any]:
         },
         ("route", "dialect"),
     )
-

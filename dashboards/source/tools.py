@@ -57,9 +57,7 @@ FIGURES = [
         "Tool calls that failed",
         "percentunit",
         "Among those whose result came through the stream. See 'Failed calls, by tool'.",
-        ratio(
-            or_zero(total(m.TOOL_CALLS, status="error")), total(m.TOOL_CALLS, status=_ENDED)
-        ),
+        ratio(or_zero(total(m.TOOL_CALLS, status="error")), total(m.TOOL_CALLS, status=_ENDED)),
         {None: GREEN, 0.05: ORANGE, 0.2: RED},
         decimals=1,
     ),
@@ -159,7 +157,7 @@ MODELS = [
     ),
     rows(
         "Models",
-        "All models in the time that is shown.",
+        "All models in the time that is shown. A dear one with little output reads long prompts.",
         {
             "input": total(m.TOKENS, "model", type="input"),
             "from caches": total(m.TOKENS, "model", type="cached_input"),
