@@ -190,7 +190,7 @@ THROUGHPUT = [
     lines(
         "Streams ended, by route",
         "reqps",
-        "Where the load is. A route that falls to zero alone has lost its caller, or is not served.",
+        "Where the load is. A route that falls to zero alone has lost its caller.",
         {"{{route}}": rate(m.STREAMS, "route")},
         stacked=True,
     ),
