@@ -191,7 +191,10 @@ def rows(
         )
     )
     for name, unit in units.items():
-        panel.override_by_name(name, [model.DynamicConfigValue(id_val="unit", value=unit)])
+        settings = [model.DynamicConfigValue(id_val="unit", value=unit)]
+        if unit == "short":  # Prometheus extrapolates, so that counts are no whole numbers
+            settings.append(model.DynamicConfigValue(id_val="decimals", value=0))
+        panel.override_by_name(name, settings)
     for letter, expression in zip(letters, queries.values(), strict=True):
         panel.with_target(_target(letter, "", expression).instant().format(PromQueryFormat.TABLE))
     return panel

@@ -71,8 +71,8 @@ HEALTH = [
         "percentunit",
         f"Of the broken streams that {slo.AVAILABILITY:.0%} availability allows in the time that is"
         " shown, the share that is not used up. Below zero the promise is broken: stop risky"
-        " changes until it recovers.",
-        f"1 - ({bad_share('$__range')}) / {1 - slo.AVAILABILITY:g}",
+        " changes until it recovers. It stops at -100 %.",
+        f"clamp_min(1 - ({bad_share('$__range')}) / {1 - slo.AVAILABILITY:.4g}, -1)",
         {None: RED, 0: ORANGE, 0.5: GREEN},
         decimals=0,
     ),

@@ -169,3 +169,43 @@ def test_each_alert_says_what_happens_and_has_a_runbook():
         assert told["summary"]
         assert told["description"]
         assert rule["labels"]["severity"] in ("page", "ticket")
+
+
+# --- provisioning ------------------------------------------------------------------------------
+
+FOLDER = ROOT / "dashboards"
+COMPOSE = yaml.safe_load((FOLDER / "compose.yaml").read_text())
+
+
+def test_compose_mounts_only_what_is_there_and_pins_each_image():
+    for name, service in COMPOSE["services"].items():
+        assert re.fullmatch(r"[a-z/-]+:v?[0-9][0-9.]*(-slim)?", service["image"]), name
+        for mount in service.get("volumes", ()):
+            assert (FOLDER / mount.split(":")[0]).exists(), mount
+
+
+def test_grafana_finds_the_dashboards_and_links_points_to_a_source_that_is_there():
+    provisioning = FOLDER / "grafana" / "provisioning"
+    sources = yaml.safe_load((provisioning / "datasources" / "streamtrace.yaml").read_text())
+    uids = {one["uid"] for one in sources["datasources"]}
+    prometheus, tempo = sources["datasources"]
+    for link in prometheus["jsonData"]["exemplarTraceIdDestinations"]:
+        assert link["name"] == "trace_id"
+        assert link["datasourceUid"] in uids
+    providers = yaml.safe_load((provisioning / "dashboards" / "streamtrace.yaml").read_text())
+    path = providers["providers"][0]["options"]["path"]
+    mounts = dict(one.split(":")[:2] for one in COMPOSE["services"]["grafana"]["volumes"])
+    assert path in mounts.values()
+    for one in (prometheus, tempo):
+        host, port = re.fullmatch(r"http://(\w+):(\d+)", one["url"]).groups()
+        assert host in COMPOSE["services"]
+        assert port in ("9090", "3200")
+
+
+def test_prometheus_scrapes_the_app_and_reads_the_rules():
+    config = yaml.safe_load((FOLDER / "prometheus" / "prometheus.yml").read_text())
+    (job,) = config["scrape_configs"]
+    host, port = job["static_configs"][0]["targets"][0].split(":")
+    assert f"--port {port}" in COMPOSE["services"][host]["command"]
+    for pattern in config["rule_files"]:
+        assert list((FOLDER / "prometheus").glob(pattern))

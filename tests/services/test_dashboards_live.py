@@ -16,11 +16,13 @@ import pytest
 import yaml
 from support.grafana import expressions
 from support.otlp import OtlpReceiver
-from support.prometheus_server import PROMTOOL, Prometheus, prometheus
+from support.prometheus_server import PROMETHEUS, PROMTOOL, Prometheus, prometheus
 from support.servers import serving
 
 from dashboards.demo.load import run as run_load
 from dashboards.source.__main__ import files
+
+pytestmark = pytest.mark.skipif(PROMETHEUS is None, reason="needs prometheus: .ci/services")
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "dashboards"

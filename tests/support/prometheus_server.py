@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -18,8 +19,11 @@ import yaml
 from support.otlp import free_port
 from support.servers import wait_for
 
-PROMETHEUS = shutil.which("prometheus")
-PROMTOOL = shutil.which("promtool")
+_PLACES = os.pathsep.join(
+    [os.environ["PATH"], str(Path(__file__).parents[2] / ".services" / "usr" / "bin")]
+)
+PROMETHEUS = shutil.which("prometheus", path=_PLACES)
+PROMTOOL = shutil.which("promtool", path=_PLACES)
 SCRAPE_S = 1
 STARTS_WITHIN_S = 30
 
