@@ -3,6 +3,7 @@
 #   make test ARGS="-k tap -x"     the tests, or some of them
 #   make lint                      style, types and import floors
 #   make fuzz                      a minute of fuzzing the decoders; ARGS="--seconds 600": more
+#   make dashboards-preview        the dashboards with live data, as pictures
 #   make bench                     what the middleware costs, on this machine
 #   make test PY=python3.13 VENV=.venv-3.13
 
@@ -12,7 +13,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 INPUTS := pyproject.toml constraints.txt .ci/setup
 
-.PHONY: demo test lint fuzz bench pin clean
+.PHONY: demo test lint fuzz dashboards-preview bench pin clean
 
 demo: $(VENV)/ready-demo
 	$(BIN)/streamtrace demo $(ARGS)
@@ -29,6 +30,9 @@ lint: $(VENV)/ready-dev
 fuzz: $(VENV)/ready-dev
 	$(BIN)/python tests/fuzz/decoders.py $(ARGS)
 
+dashboards-preview: $(VENV)/ready-dev
+	$(BIN)/python -m dashboards.preview $(ARGS)
+
 bench: $(VENV)/ready-dev
 	$(BIN)/python benchmarks/path.py $(ARGS)
 	$(BIN)/python benchmarks/decode.py $(ARGS)
@@ -44,7 +48,8 @@ $(VENV)/ready-demo: $(INPUTS)
 	.ci/setup $(VENV) "$(PY)" -e '.[all]'
 	@touch $@
 
-$(VENV)/ready-dev: $(INPUTS) .ci/clients tests/clients/package.json
+$(VENV)/ready-dev: $(INPUTS) .ci/clients .ci/services tests/clients/package.json
 	.ci/setup $(VENV) "$(PY)" -e '.[all]' --group dev
 	.ci/clients $(VENV)
+	.ci/services
 	@touch $@

@@ -17,7 +17,7 @@ from typing import Literal
 
 import msgspec
 
-from streamtrace.core.names import GAP_BUCKETS_S
+from streamtrace.core.names import EXPORT_BUCKETS_S, GAP_BUCKETS_S
 
 MAX_ROUTES = 256
 MAX_STREAM_KINDS = 512
@@ -46,6 +46,8 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     buckets: tuple[float, ...] = ()
     field: str | None = None
     exemplar: bool = False
+    counted: bool = False
+    """Filled from counts in these very buckets, which therefore cannot be changed."""
 
     @property
     def kind(self) -> Literal["counter", "gauge", "histogram"]:
@@ -68,6 +70,7 @@ LABELS = {
     "type": "`input` (with the cached ones), `cached_input`, `cache_write`, `output` (with the"
     " reasoning ones), `reasoning`.",
     "kind": "What the observer had to repair or leave out, bounded like `model`.",
+    "result": "`ok` or `error`; an export that lost a part of its batch to an error is one.",
     "sink": "The sink's name, bounded like `model`.",
     "reason": "Why records were dropped: `queue_full`, `export_error`, `shutdown` and others,"
     " bounded like `model`.",
@@ -177,6 +180,7 @@ EVENT_GAP = Metric(
     clock=("an event with output", "the next one"),
     absent="fewer than two such events; events of one ASGI message count as one",
     buckets=GAP_BUCKETS_S,
+    counted=True,
 )
 LONGEST_GAP = Metric(
     name="streamtrace_longest_gap_seconds",
@@ -260,6 +264,14 @@ ISSUES = Metric(
     help="What was wrong or odd in streams, and repaired or left out while observing.",
 )
 
+DECODE_SECONDS = Metric(
+    name="streamtrace_decode_seconds_total",
+    labels=_STREAM,
+    help="Time that the event loop spent on understanding streams, in slices off the clients' path:"
+    " frames, events and the record of the run, exports left aside.",
+    field="decode_ns",
+)
+
 # --- tools, tokens, cost -------------------------------------------------------------------------
 TOOL_CALLS = Metric(
     name="streamtrace_tool_calls_total",
@@ -318,6 +330,34 @@ SINK_QUEUED = Metric(
     labels=("sink",),
     help="Runs that wait for export.",
 )
+SINK_CAPACITY = Metric(
+    name="streamtrace_sink_queue_capacity",
+    unit="runs",
+    labels=("sink",),
+    help="Runs that the queue of a sink can hold. Sinks without a queue have none.",
+)
+SINK_EXPORTS = Metric(
+    name="streamtrace_sink_exports_total",
+    unit="exports",
+    labels=("sink", "result"),
+    help="Batches that a sink sent to its back end, by how that went.",
+)
+SINK_EXPORT_DURATION = Metric(
+    name="streamtrace_sink_export_seconds",
+    labels=("sink",),
+    help="How long a sink takes to export one batch.",
+    clock=("the begin of the export", "its end, good or bad"),
+    absent="the sink has no queue, and so no exports",
+    buckets=EXPORT_BUCKETS_S,
+    counted=True,
+)
+SINK_LAST_SUCCESS = Metric(
+    name="streamtrace_sink_last_success_timestamp_seconds",
+    labels=("sink",),
+    help="When the last good export of a sink ended, as Unix time. Under several processes: the"
+    " latest.",
+    absent="no export has gone well yet",
+)
 BUILD_INFO = Metric(
     name="streamtrace_build_info",
     unit="",
@@ -339,9 +379,19 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
         SEND_STALL,
         LONGEST_SEND_STALL,
     ),
-    "Sizes": (EVENTS, FRAMES, BYTES, LOST_CHUNKS, LOST_BYTES, ISSUES),
+    "Sizes": (EVENTS, FRAMES, BYTES, LOST_CHUNKS, LOST_BYTES, ISSUES, DECODE_SECONDS),
     "Tools, tokens and cost": (TOOL_CALLS, TOOL_DURATION, TOKENS, COST),
-    "The observer itself": (SINK_ACCEPTED, SINK_EXPORTED, SINK_DROPPED, SINK_QUEUED, BUILD_INFO),
+    "The observer itself": (
+        SINK_ACCEPTED,
+        SINK_EXPORTED,
+        SINK_DROPPED,
+        SINK_QUEUED,
+        SINK_CAPACITY,
+        SINK_EXPORTS,
+        SINK_EXPORT_DURATION,
+        SINK_LAST_SUCCESS,
+        BUILD_INFO,
+    ),
 }
 METRICS: tuple[Metric, ...] = tuple(metric for group in GROUPS.values() for metric in group)
 

@@ -107,3 +107,7 @@ GAP_BUCKETS_S = (
 )  # fmt: skip
 """Bucket edges of the gap between events that carry output. `RunSummary.gap_counts` has one count
 per edge (gaps up to it and over the one before), and a last one for longer gaps."""
+
+EXPORT_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+"""Bucket edges of how long a sink's export of a batch takes. `ExportStats.duration_counts` has one
+count per edge, and a last one for longer exports."""

@@ -45,6 +45,21 @@ class SinkStats(msgspec.Struct, kw_only=True):
     queued: int = 0
 
 
+class ExportStats(msgspec.Struct, kw_only=True):
+    """How the exports of a sink go: batches since the sink was made, and the room of its queue.
+
+    `duration_counts` holds how many exports fell into each bucket of `EXPORT_BUCKETS_S` (and one
+    more for the rest), failed ones too. `last_success_at_ns` is Unix time.
+    """
+
+    capacity: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    duration_counts: list[int]
+    duration_sum_ns: int = 0
+    last_success_at_ns: int | None = None
+
+
 class Sink:
     """Base of all sinks: subclass it and override `end` (and what else is wanted).
 
@@ -74,6 +89,10 @@ class Sink:
     def stats(self) -> SinkStats:
         """Where the records are, as the sink itself knows it; here, what `end` took is exported."""
         return SinkStats(accepted=self.runs_told, exported=self.runs_told)
+
+    def exports(self) -> ExportStats | None:
+        """How the exports go; `None` for a sink that has none, since `end` does its work."""
+        return None
 
     def totals(self) -> SinkStats:
         """`stats`, and with them the runs that `end` failed on (dropped, `sink_error`)."""

@@ -167,6 +167,7 @@ class RunSummary(msgspec.Struct, kw_only=True):
     longest_gap_at_ns: int | None = None
     send_stall_ns: int = 0
     longest_send_stall_ns: int = 0
+    decode_ns: int = 0
 
     # sizes
     frames: int = 0

@@ -74,6 +74,7 @@ class Stream:
 
     __slots__ = (
         "_broken",
+        "_decode_ns",
         "_end",
         "_entries",
         "_exchange",
@@ -120,6 +121,7 @@ class Stream:
         self._position = 0
         self._offset = 0
         self._broken = False
+        self._decode_ns = 0
         self._pipeline: Pipeline | None = None
         self._info: StreamInfo | None = None
         self._modes: tuple[ContentMode, ...] = ()
@@ -183,6 +185,7 @@ class Stream:
 
     def work(self, deadline_ns: int) -> bool:
         """Decode until the deadline; true if something is left. Never raises."""
+        self._decode_ns -= time.perf_counter_ns()
         try:
             return self._work(deadline_ns)
         except (KeyboardInterrupt, SystemExit):
@@ -191,6 +194,8 @@ class Stream:
             WARNINGS.warn("stream", f"a stream's record is incomplete: {type(error).__name__}")
             self._broken = True
             return True
+        finally:
+            self._decode_ns += time.perf_counter_ns()
 
     def _schedule(self) -> None:
         self._pump.add(self)
@@ -336,6 +341,7 @@ class Stream:
             "trace": opening.trace,
             "send_stall_ns": self.send_stall_ns,
             "longest_send_stall_ns": self.longest_send_stall_ns,
+            "decode_ns": self._decode_ns + time.perf_counter_ns(),  # still at work
             "request": self._request,
         }
 

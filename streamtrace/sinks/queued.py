@@ -22,12 +22,16 @@ import sys
 import threading
 import time
 import weakref
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Mapping
 from typing import TypedDict
 
+import msgspec
+
 from streamtrace.core.errors import ConfigError
-from streamtrace.core.sink import Sink, SinkStats, StreamInfo
+from streamtrace.core.names import EXPORT_BUCKETS_S
+from streamtrace.core.sink import ExportStats, Sink, SinkStats, StreamInfo
 from streamtrace.core.summary import Content, RunSummary
 from streamtrace.logs import WARNINGS
 
@@ -86,6 +90,9 @@ class QueuedSink(Sink):
         self._queued = self._settled = 0  # runs that entered the queue; of these: exported, dropped
         self._accepted = self._exported = 0
         self._dropped: dict[str, int] = {}
+        self._exports = ExportStats(
+            capacity=self._max_runs, duration_counts=[0] * (len(EXPORT_BUCKETS_S) + 1)
+        )
         self._flushing = 0
 
     # --- what a subclass defines ---------------------------------------------------------------
@@ -166,6 +173,12 @@ class QueuedSink(Sink):
                 queued=self._queued - self._settled,
             )
 
+    def exports(self) -> ExportStats:
+        """How the exports go, at one instant."""
+        with self._changed:
+            now = self._exports
+            return msgspec.structs.replace(now, duration_counts=now.duration_counts.copy())
+
     def flush(self, timeout_s: float) -> bool:
         """Wait until all runs accepted so far are settled; `False` if not so by `timeout_s`."""
         deadline = time.monotonic() + timeout_s
@@ -232,6 +245,8 @@ class QueuedSink(Sink):
 
     def _export_batch(self, batch: list[RunSummary]) -> dict[str, int]:
         """What was dropped of the batch, by reason."""
+        began_ns = time.monotonic_ns()
+        why = "an error of the exporter"
         try:
             if not self._is_open:
                 self.open()
@@ -239,11 +254,23 @@ class QueuedSink(Sink):
             told = self.export(batch)
             dropped = {} if told is None else _at_most(len(batch), told)
         except BaseException as error:  # the exporter is not ours, and the thread must live
-            self._warn_export(len(batch), type(error).__name__)
-            return {"export_error": len(batch)}
-        if failed := dropped.get("export_error"):
-            self._warn_export(failed, "an error of the exporter")
+            dropped, why = {"export_error": len(batch)}, type(error).__name__
+        failed = dropped.get("export_error", 0)
+        if failed:
+            self._warn_export(failed, why)
+        self._note_export(time.monotonic_ns() - began_ns, failed=bool(failed))
         return dropped
+
+    def _note_export(self, took_ns: int, *, failed: bool) -> None:
+        with self._changed:
+            exports = self._exports
+            exports.duration_counts[bisect_left(EXPORT_BUCKETS_S, took_ns / 1e9)] += 1
+            exports.duration_sum_ns += took_ns
+            if failed:
+                exports.failed += 1
+            else:
+                exports.succeeded += 1
+                exports.last_success_at_ns = time.time_ns()
 
     def _give_back(self) -> None:
         if not self._is_open:

@@ -29,7 +29,8 @@ def test_every_metric_of_the_module_is_in_the_table_once() -> None:
 def test_a_name_tells_the_kind_and_the_unit(metric: Metric) -> None:
     assert re.fullmatch(r"streamtrace(_[a-z]+)+", metric.name)
     assert metric.name.endswith("_total") == (metric.kind == "counter")
-    assert metric.name.endswith("_seconds") == (metric.kind == "histogram")
+    is_moment = metric.name.endswith("_timestamp_seconds")
+    assert metric.name.endswith("_seconds") == (metric.kind == "histogram" or is_moment)
     assert metric.unit or metric is metrics.BUILD_INFO
 
 
@@ -52,7 +53,7 @@ def test_a_field_is_one_of_the_summary(metric: Metric) -> None:
     assert metric.field is None or metric.field in fields
     if metric.field is not None:
         assert metric.labels == ("route", "dialect")
-        assert metric.field.endswith("_ns") == (metric.kind == "histogram")
+        assert metric.field.endswith("_ns") == (metric.unit == "seconds")
 
 
 @by_name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
@@ -144,3 +145,29 @@ async def test_a_jump_of_the_wall_clock_moves_no_duration() -> None:
     [run] = sink.runs
     assert run.started_at_ns == 2_000_000_000_000_000_000
     assert (run.time_to_first_token_ns, run.longest_gap_ns, run.duration_ns) == (100, 100, 400)
+
+
+async def test_the_time_spent_on_understanding_a_stream_is_measured_while_it_is_worked_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a clock that rises by 7 ns each time it is read, more frames take more reads."""
+    spent = []
+    for frames in (1, 100):
+        ticks = itertools.count(0, 7)
+        monkeypatch.setattr(
+            "streamtrace.observe.stream.time.perf_counter_ns", lambda ticks=ticks: next(ticks)
+        )
+
+        async def app(scope: Any, receive: Any, send: Any, frames: int = frames) -> None:
+            await send(start())
+            for _ in range(frames):
+                await send(body(TOKENS[0]))
+            await send(body(DONE, more=False))
+
+        sink = RecordingSink()
+        middleware = StreamTraceMiddleware(app, sinks=[sink])
+        await Server().run(middleware)
+        await middleware.drain()
+        spent.append(sink.runs[0].decode_ns)
+    assert 0 < spent[0] < spent[1]
+    assert spent[1] - spent[0] == 99 * 7

@@ -17,6 +17,7 @@ from support.prometheus import by_label, record, scrape, value
 from streamtrace.core import metrics
 from streamtrace.core.summary import ModelUsage, RunSummary, Status, TokenCounts
 from streamtrace.sinks.prometheus import PrometheusSink
+from streamtrace.sinks.queued import QueuedSink
 
 STREAM = {"route": "/agents/{name}/runs", "dialect": "ag-ui"}
 
@@ -31,10 +32,21 @@ def sink(registry: CollectorRegistry) -> PrometheusSink:
     return PrometheusSink(registry=registry)
 
 
+class Nowhere(QueuedSink):
+    """Exports well, to no place."""
+
+    def export(self, batch: list[RunSummary]) -> None:
+        """Nothing is left to do."""
+
+
 def test_a_scrape_shows_the_metrics_of_the_table_with_their_labels_and_nothing_else(
     sink: PrometheusSink, registry: CollectorRegistry
 ) -> None:
-    sink.track([sink])
+    exporter = Nowhere(interval_s=0)
+    sink.track([sink, exporter])
+    exporter.end(summaries.stream_info(summaries.minimal_run()), summaries.minimal_run())
+    assert exporter.flush(10)
+    exporter.close(10)
     record(sink, summaries.completed_run(), summaries.lossy_run())
     samples = scrape(registry)
     names = [name for name in samples if not name.endswith("_created")]

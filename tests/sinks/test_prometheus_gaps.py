@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from prometheus_client import Histogram
 
 from streamtrace.core.names import GAP_BUCKETS_S
-from streamtrace.sinks.prometheus.series import add_counts, observe_each
+from streamtrace.sinks.prometheus.counts import add_counts, observe_each
 
 
 def count_gaps(gaps: list[float]) -> list[int]:
@@ -39,7 +39,7 @@ def test_gaps_in_bulk_read_like_gaps_observed_one_by_one(add: Any, gaps: list[fl
     in_bulk = Histogram("gaps", "", buckets=GAP_BUCKETS_S, registry=None)
     for gap in gaps:
         one_by_one.observe(gap)
-    add(in_bulk, count_gaps(gaps), sum(gaps))
+    add(in_bulk, GAP_BUCKETS_S, count_gaps(gaps), sum(gaps))
     buckets, total = buckets_and_sum(in_bulk)
     assert buckets == buckets_and_sum(one_by_one)[0]
     assert total == pytest.approx(sum(gaps), abs=1e-6)
@@ -57,7 +57,7 @@ def test_gaps_still_count_where_the_client_looks_different_inside() -> None:
 
     other = Other()
     gaps = [0.0005, 0.015, 0.015, 0.4, 45.0]
-    add_counts(other, count_gaps(gaps), sum(gaps))
+    add_counts(other, GAP_BUCKETS_S, count_gaps(gaps), sum(gaps))
     assert count_gaps(other.seen) == count_gaps(gaps)
     assert sum(other.seen) == pytest.approx(sum(gaps))
 
@@ -65,5 +65,5 @@ def test_gaps_still_count_where_the_client_looks_different_inside() -> None:
 def test_a_wrong_number_of_buckets_adds_nothing() -> None:
     histogram = Histogram("gaps", "", buckets=GAP_BUCKETS_S, registry=None)
     with pytest.raises(ValueError, match="one count per bucket"):
-        add_counts(histogram, [1, 2, 3], 1.0)
+        add_counts(histogram, GAP_BUCKETS_S, [1, 2, 3], 1.0)
     assert buckets_and_sum(histogram) == ([0.0] * 18, 0.0)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 from support import summaries
-from support.prometheus import record, scrape, sink_counts
+from support.prometheus import record, scrape, sink_counts, value
 
 from streamtrace.core.sink import Sink, SinkStats
 from streamtrace.core.summary import RunSummary
@@ -154,3 +155,31 @@ def test_a_sink_that_cannot_tell_its_counts_hurts_nobody(
     record(sink, summaries.completed_run())
     assert sink_counts(registry, "told")["exported"] == 1
     assert sink.stats().exported == 1
+
+
+def test_a_scrape_tells_how_exports_go(
+    sink: PrometheusSink, registry: CollectorRegistry, elsewhere: Elsewhere
+) -> None:
+    sink.track([elsewhere, sink])
+    run = summaries.completed_run()
+    told = {"sink": "elsewhere"}
+    assert value(registry, "streamtrace_sink_queue_capacity", **told) == 2048
+    for failing in (0, 0, 1):
+        elsewhere.dropping = failing
+        elsewhere.end(summaries.stream_info(run), run)
+        assert elsewhere.flush(10)
+    assert value(registry, "streamtrace_sink_exports_total", **told, result="ok") == 2
+    assert value(registry, "streamtrace_sink_exports_total", **told, result="error") == 1
+    assert value(registry, "streamtrace_sink_export_seconds_count", **told) == 3
+    assert 0 < value(registry, "streamtrace_sink_export_seconds_sum", **told) < 10
+    last = value(registry, "streamtrace_sink_last_success_timestamp_seconds", **told)
+    assert abs(time.time() - last) < 60
+
+
+def test_a_sink_without_a_queue_has_no_exports(
+    sink: PrometheusSink, registry: CollectorRegistry
+) -> None:
+    sink.track([sink])
+    record(sink, summaries.completed_run())
+    samples = scrape(registry)
+    assert not [name for name in samples if "export_seconds" in name or "capacity" in name]

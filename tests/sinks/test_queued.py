@@ -309,6 +309,21 @@ def test_flush_waits_only_for_what_was_accepted_before_it(sink):
     assert sink.stats().queued == 1
 
 
+@pytest.mark.parametrize("verdict", [{}, {"unsampled": 1}, {"export_error": 1}, OSError("gone")])
+def test_how_an_export_went_is_known_as_soon_as_it_is_settled(sink, verdict):
+    failed = isinstance(verdict, OSError) or "export_error" in verdict
+    assert sink.exports().last_success_at_ns is None
+    tell(sink, minimal_run())
+    sink.wait_for_export()
+    sink.verdicts.put(verdict)
+    assert sink.flush(WAIT_S)
+    told = sink.exports()
+    assert (told.succeeded, told.failed) == (not failed, failed)
+    assert sum(told.duration_counts) == 1
+    assert told.duration_sum_ns > 0
+    assert (told.last_success_at_ns is None) == failed
+
+
 @pytest.mark.parametrize(
     "options",
     [{"max_queued_runs": 0}, {"max_queued_bytes": 0}, {"batch_runs": 0}, {"interval_s": -1}],
@@ -418,7 +433,10 @@ def test_without_a_thread_no_export_begins_after_the_time_is_over(no_threads):
         now += 1.0
 
     no_threads.setattr(sink, "export", export)
-    no_threads.setattr(queued, "time", SimpleNamespace(monotonic=lambda: now))
+    clock = SimpleNamespace(
+        monotonic=lambda: now, monotonic_ns=lambda: int(now * 1e9), time_ns=lambda: 0
+    )
+    no_threads.setattr(queued, "time", clock)
     tell(sink, *(minimal_run() for _ in range(5)))
     sink.close(1.5)
 

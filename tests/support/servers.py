@@ -81,9 +81,18 @@ class Server:
 
 @contextlib.contextmanager
 def serving(
-    name: str, app: str, directory: Path, log: Path, env: dict[str, str] | None = None
+    name: str,
+    app: str,
+    directory: Path,
+    log: Path,
+    env: dict[str, str] | None = None,
+    *,
+    ready: str = "/ready",
 ) -> Iterator[Server]:
-    """Serve `app` ("module:attribute", the module lying in `directory`) until the block ends."""
+    """Serve `app` ("module:attribute", the module lying in `directory`) until the block ends.
+
+    The app is up when it answers `ready` with 200.
+    """
     inherits = _INHERITS_SOCKET[name]
     listener = socket.socket()
     if not inherits:  # the port is ours until the server binds it too: no other is given it
@@ -107,7 +116,7 @@ def serving(
     try:
         if inherits:
             listener.close()  # so that a server that ends refuses connections
-        _wait_until_ready(server)
+        _wait_until_ready(server, ready)
         yield server
         if process.poll() is None:
             server.terminate()
@@ -116,13 +125,13 @@ def serving(
         _end_session(process)
 
 
-def _wait_until_ready(server: Server) -> None:
+def _wait_until_ready(server: Server, path: str) -> None:
     deadline = time.monotonic() + STARTS_WITHIN_S
     while time.monotonic() < deadline:
         if server.process.poll() is not None:
             raise ServerFailed(f"{server.name} ended at its start:\n{server.log_text()}")
         try:
-            if get(server.port, "/ready").status == 200:
+            if get(server.port, path).status == 200:
                 return
         except OSError:
             time.sleep(0.05)

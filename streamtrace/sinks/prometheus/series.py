@@ -10,7 +10,6 @@ Rules that hold here:
 from __future__ import annotations
 
 import functools
-import itertools
 import os
 import threading
 import weakref
@@ -24,6 +23,7 @@ from streamtrace.core.names import GAP_BUCKETS_S
 from streamtrace.core.sink import Sink
 from streamtrace.core.summary import RunSummary, Status
 from streamtrace.sinks.prometheus.client import client, is_multiprocess
+from streamtrace.sinks.prometheus.counts import add_counts
 from streamtrace.sinks.prometheus.tracked import Tracked
 
 if TYPE_CHECKING:
@@ -155,14 +155,15 @@ class Stream:
         self._stalled = series[metrics.STREAMS_STALLED].labels(route, dialect)
         self._gaps = series[metrics.EVENT_GAP].labels(route, dialect)
         self._times: list[tuple[str, Any, bool]] = []
-        self._counts: list[tuple[str, Any]] = []
+        self._counts: list[tuple[str, Any, float]] = []
         for metric in METRICS:
             if metric.field is not None:
                 child = series[metric].labels(route, dialect)
                 if metric.kind == "histogram":
                     self._times.append((metric.field, child, metric.exemplar))
                 else:
-                    self._counts.append((metric.field, child))
+                    per_unit = 1e-9 if metric.unit == "seconds" else 1
+                    self._counts.append((metric.field, child, per_unit))
 
     def record(self, summary: RunSummary, exemplar: dict[str, str] | None) -> None:
         """Add one run."""
@@ -171,57 +172,23 @@ class Stream:
             ns = getattr(summary, field)
             if ns is not None:
                 histogram.observe(ns / 1e9, exemplar if is_linked else None)
-        for field, counter in self._counts:
-            counter.inc(getattr(summary, field))
+        for field, counter, per_unit in self._counts:
+            counter.inc(getattr(summary, field) * per_unit)
         if summary.longest_send_stall_ns >= metrics.STALLED_NS:
             self._stalled.inc()
         if summary.gap_counts:
-            add_counts(self._gaps, summary.gap_counts, summary.gap_sum_ns / 1e9)
+            add_counts(self._gaps, GAP_BUCKETS_S, summary.gap_counts, summary.gap_sum_ns / 1e9)
         self._duration(summary.status.value).observe(summary.duration_ns / 1e9, exemplar)
 
 
-def add_counts(histogram: Any, counts: Sequence[int], total: float) -> None:
-    """Add observations to a histogram with `GAP_BUCKETS_S`, given how many fell into each bucket.
-
-    Reaches into the client: one addition per bucket, not one search per observation.
-    """
-    if len(counts) != len(GAP_BUCKETS_S) + 1:
-        raise ValueError("one count per bucket is needed")
-    buckets = getattr(histogram, "_buckets", ())
-    if len(buckets) != len(counts) or not hasattr(histogram, "_sum"):
-        observe_each(histogram, counts, total)
-        return
-    for bucket, count in zip(buckets, counts, strict=True):
-        if count:
-            bucket.inc(count)
-    histogram._sum.inc(total)
-
-
-def observe_each(histogram: Any, counts: Sequence[int], total: float) -> None:
-    """The same with public means only: as many observations, in the same buckets, of the same sum.
-
-    All lie equally far between the edges of their buckets, as far as the sum demands.
-    """
-    lows = (0.0, *GAP_BUCKETS_S)
-    excess = total - sum(count * low for count, low in zip(counts, lows, strict=True))
-    endless = counts[-1]
-    widths = [high - low for low, high in itertools.pairwise(lows)]
-    widths.append(excess / endless if endless else 0.0)
-    room = sum(count * width for count, width in zip(counts, widths, strict=True))
-    share = min(max(excess / room, 1e-9), 1.0) if room else 1.0
-    for count, low, width in zip(counts, lows, widths, strict=True):
-        for _ in range(count):
-            histogram.observe(low + share * width)
-
-
 def _checked(buckets: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, ...]]:
-    known = {one.name for one in METRICS if one.kind == "histogram"}
+    known = {one.name: one for one in METRICS if one.kind == "histogram"}
     checked = {}
     for name, edges in buckets.items():
-        if name == metrics.EVENT_GAP.name:
-            raise ConfigError(f"{name} is counted in fixed buckets, they cannot be changed")
         if name not in known:
             raise ConfigError(f"{name} is no histogram; there are: {', '.join(sorted(known))}")
+        if known[name].counted:
+            raise ConfigError(f"{name} is counted in fixed buckets, they cannot be changed")
         checked[name] = tuple(float(edge) for edge in edges)
         if not 0 < len(edges) < MAX_BUCKETS or list(edges) != sorted(set(edges)):
             raise ConfigError(
@@ -236,7 +203,7 @@ def _family(registry: Any, metric: Metric, buckets: tuple[float, ...]) -> Any:
     if metric.kind == "histogram":
         more["buckets"] = buckets
     if metric.kind == "gauge":
-        more["multiprocess_mode"] = "livemax" if metric is metrics.BUILD_INFO else "livesum"
+        more["multiprocess_mode"] = _ACROSS_PROCESSES.get(metric.name, "livesum")
     try:
         return kind(metric.name, metric.help, metric.labels, registry=registry, **more)
     except ValueError:  # this module was loaded twice; or somebody else has taken the name
@@ -246,6 +213,13 @@ def _family(registry: Any, metric: Metric, buckets: tuple[float, ...]) -> Any:
                 f"the registry has another metric with the name {metric.name}"
             ) from None
         return found
+
+
+_ACROSS_PROCESSES = {
+    metrics.BUILD_INFO.name: "livemax",
+    metrics.SINK_LAST_SUCCESS.name: "max",  # what a process that ended had exported is exported
+}
+"""How the gauges of several processes become one, where that is not their sum."""
 
 
 def _version() -> str:

@@ -1,0 +1,1 @@
+"""Pictures of the dashboards with live data, without a Grafana server."""

@@ -1,0 +1,1 @@
+"""What dashboards/ is made from: `python -m dashboards.source` writes its JSON and rules."""

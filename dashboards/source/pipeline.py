@@ -1,0 +1,197 @@
+"""The dashboard Pipeline: is the tracing itself sound, and what does it cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dashboards.source.parts import GREEN, ORANGE, RED, lines, number, page, rows
+from dashboards.source.queries import now, or_zero, quantile, rate, ratio, select, total
+from streamtrace.core import metrics as m
+
+_SINCE = f"time() - max by (sink) ({select(m.SINK_LAST_SUCCESS)})"
+
+FIGURES = [
+    number(
+        "Runs dropped",
+        "short",
+        "Runs that no back end will see, of all sinks, in the time that is shown. Not zero: see"
+        " 'Drops, by reason'. Clients are never affected.",
+        or_zero(total(m.SINK_DROPPED)),
+        {None: GREEN, 1: RED},
+        decimals=0,
+    ),
+    number(
+        "Bytes not observed",
+        "decbytes",
+        "Bytes that clients got and the observer could not keep, since its buffer was full. Not"
+        " zero: see 'Bytes that were not observed'.",
+        or_zero(total(m.LOST_BYTES)),
+        {None: GREEN, 1: ORANGE},
+    ),
+    number(
+        "Exports that failed",
+        "percentunit",
+        "Share of batches that a back end did not take. See 'Failed exports' for the sink; its"
+        " warnings in the log name the error.",
+        ratio(or_zero(total(m.SINK_EXPORTS, result="error")), total(m.SINK_EXPORTS)),
+        {None: GREEN, 0.01: ORANGE, 0.1: RED},
+        decimals=1,
+    ),
+    number(
+        "Fullest queue",
+        "percentunit",
+        "How full the fullest queue of a sink is. Near 100 % runs are about to be dropped: the back"
+        " end is slower than the load.",
+        f"max({now(m.SINK_QUEUED, 'sink')} / {now(m.SINK_CAPACITY, 'sink')})",
+        {None: GREEN, 0.5: ORANGE, 0.8: RED},
+        decimals=0,
+    ),
+    number(
+        "Decoding",
+        "percentunit",
+        "Time that event loops spend on understanding streams, as a share of one core. It comes in"
+        " slices of at most half a millisecond, between other work.",
+        rate(m.DECODE_SECONDS),
+        {None: GREEN, 0.2: ORANGE, 0.5: RED},
+        decimals=1,
+    ),
+    number(
+        "Decoding, per event",
+        "s",
+        "The mean over all streams. Much more than ten microseconds is large frames: repeated"
+        " states, pictures in base64.",
+        ratio(total(m.DECODE_SECONDS), total(m.EVENTS)),
+    ),
+]
+
+TAP = [
+    lines(
+        "Bytes that were not observed",
+        "Bps",
+        "The buffer between a stream and the decoder was full. Raise `max_tap_bytes` or"
+        " `max_total_bytes`, or find what blocks the event loop.",
+        {"{{route}}": rate(m.LOST_BYTES, "route")},
+        stacked=True,
+    ),
+    lines(
+        "Chunks that were not observed",
+        "percentunit",
+        "Lost chunks per frame that was read, by route. A route with a share of its own sends"
+        " faster than it can be decoded, or without ever yielding to the event loop.",
+        {"{{route}}": ratio(rate(m.LOST_CHUNKS, "route"), rate(m.FRAMES, "route"))},
+    ),
+    lines(
+        "Time for decoding, by dialect",
+        "percentunit",
+        "Share of one core. A dialect that stands out has large frames.",
+        {"{{dialect}}": rate(m.DECODE_SECONDS, "dialect")},
+        stacked=True,
+    ),
+    lines(
+        "Time for decoding an event, by dialect",
+        "s",
+        "The cost of an event, without exports. A jump after a deployment is a changed vocabulary,"
+        " or larger states.",
+        {"{{dialect}}": ratio(rate(m.DECODE_SECONDS, "dialect"), rate(m.EVENTS, "dialect"))},
+    ),
+]
+
+SINKS = [
+    lines(
+        "Runs, by what became of them",
+        "reqps",
+        "Accepted runs are exported, dropped or still queued. Accepted far above exported for"
+        " minutes is a back end that cannot keep up.",
+        {
+            "accepted {{sink}}": rate(m.SINK_ACCEPTED, "sink"),
+            "exported {{sink}}": rate(m.SINK_EXPORTED, "sink"),
+        },
+    ),
+    lines(
+        "Drops, by reason",
+        "reqps",
+        "`queue_full`: the back end is too slow. `export_error`: it refuses, or cannot be reached."
+        " `shutdown`: the process ended first. `sink_error`: a fault in the sink.",
+        {"{{sink}} {{reason}}": rate(m.SINK_DROPPED, "sink", "reason")},
+        stacked=True,
+    ),
+    lines(
+        "Use of queues",
+        "percentunit",
+        "Above 80 % for minutes the next peak drops runs. Raise `max_queued_runs`, or the back"
+        " end's capacity.",
+        {"{{sink}}": f"{now(m.SINK_QUEUED, 'sink')} / {now(m.SINK_CAPACITY, 'sink')}"},
+        limits={0.8: RED},
+        most=1,
+    ),
+    lines(
+        "Duration of exports",
+        "s",
+        "How long a batch takes. When it nears the exporter's time limit, exports start to fail.",
+        {
+            "p50 {{sink}}": quantile(0.5, m.SINK_EXPORT_DURATION, "sink"),
+            "p95 {{sink}}": quantile(0.95, m.SINK_EXPORT_DURATION, "sink"),
+        },
+    ),
+    lines(
+        "Failed exports",
+        "percentunit",
+        "Share of batches that failed. The sink's warnings in the log name the error; wrong keys"
+        " and addresses show as 100 % from the start.",
+        {
+            "{{sink}}": ratio(
+                rate(m.SINK_EXPORTS, "sink", result="error"), rate(m.SINK_EXPORTS, "sink")
+            )
+        },
+        limits={0.1: RED},
+        most=1,
+    ),
+    lines(
+        "Time since the last good export",
+        "s",
+        "Grows by itself where there is no traffic. With runs in the queue it means that the back"
+        " end takes none: the runbook of StreamtraceSinkStale says what to do.",
+        {"{{sink}}": _SINCE},
+    ),
+]
+
+PROCESS = [
+    lines(
+        "Memory of the processes",
+        "bytes",
+        "Resident memory. Open streams cost some KiB each; a line that only grows is worth a heap"
+        " profile. Shown for single processes: the client library has none for several.",
+        {"{{instance}}": 'process_resident_memory_bytes{job=~"$job", instance=~"$instance"}'},
+    ),
+    lines(
+        "CPU of the processes",
+        "percentunit",
+        "Cores in use. Near 1 per process an event loop is full, and all streams of it are late.",
+        {
+            "{{instance}}": "rate(process_cpu_seconds_total"
+            '{job=~"$job", instance=~"$instance"}[$__rate_interval])'
+        },
+    ),
+    rows(
+        "Versions",
+        "What runs where. Two versions for long is a deployment that stopped half way.",
+        {"processes": f"count by (version, instance) ({select(m.BUILD_INFO)})"},
+        {"processes": "short"},
+    ),
+]
+
+
+def build() -> dict[str, Any]:
+    """The dashboard."""
+    return page(
+        "streamtrace-pipeline",
+        "streamtrace / Pipeline",
+        "Whether the tracing itself can be trusted, and what it costs.",
+        {
+            "At a glance": FIGURES,
+            "From the stream to events": TAP,
+            "From runs to back ends": SINKS,
+            "The processes": PROCESS,
+        },
+        ("route", "dialect"),
+    )
