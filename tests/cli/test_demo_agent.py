@@ -1,40 +1,62 @@
-"""The demo's agent, written in each dialect, says the same thing."""
+"""The demo's agent: what it does in each dialect, as the middleware sees it."""
 
 from __future__ import annotations
 
 import json
 
-import openai
 import pytest
-from support import ag_ui_oracle
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.routing import Route
 
-from streamtrace.cli.demo_agent import PLACES, STALL_S, Pause, script
-from streamtrace.cli.demo_wire import WRITERS
-from streamtrace.core.frames import encode_frame
+from streamtrace import StreamTraceMiddleware
+from streamtrace.cli.demo import DIALECTS, written
+from streamtrace.cli.demo_agent import PLACES, STALL_S, Pause
 from streamtrace.core.summary import RunSummary, Status
-from streamtrace.observe.offline import summarize
+from streamtrace.dialects.base import Envelope
+from streamtrace.testing import RecordingSink, ask
 
-DIALECTS = list(WRITERS)
-WITH_RESULTS = [name for name in DIALECTS if name != "openai-chat"]
-WITH_QUESTIONS = ["openai-responses", "ag-ui"]
-
-
-def body_of(dialect: str, message: str, thread_id: str = "t-1") -> bytes:
-    writer = WRITERS[dialect]("r1", thread_id)
-    beats = script(message, run_id="r1", thread_id=thread_id)
-    events = [beat for beat in beats if not isinstance(beat, Pause)]
-    return b"".join(encode_frame(frame) for event in events for frame in writer.write(event))
+TELLING_OWN_CALLS = [name for name in DIALECTS if name != "openai-chat"]
+TELLING_REASONING = [name for name in DIALECTS if name not in ("cognis", "agentflow")]
+ASKING = ("openai-responses", "ag-ui", "vercel-ui")
+COUNTING_BEFORE_THE_END = ("generic", "vercel-ui")
 
 
-def run_of(dialect: str, message: str) -> RunSummary:
-    """As observed: the dialect is found, not told."""
-    return summarize([body_of(dialect, message)])
+def beats_of(dialect: str, message: str) -> list[bytes | Pause]:
+    return list(written(dialect, message, Envelope(run_id="r1", thread_id="t1")))
+
+
+def pieces_of(dialect: str, message: str) -> list[bytes]:
+    return [beat for beat in beats_of(dialect, message) if not isinstance(beat, Pause)]
+
+
+async def run_of(dialect: str, message: str) -> RunSummary:
+    """The run without its pauses. Its dialect is found, not told."""
+    pieces = pieces_of(dialect, message)
+
+    async def chat(request: Request) -> StreamingResponse:
+        return StreamingResponse(iter(pieces), media_type="text/event-stream")
+
+    sink = RecordingSink()
+    app = Starlette(routes=[Route("/chat", chat, methods=["POST"])])
+    middleware = StreamTraceMiddleware(app, sinks=[sink])
+    answer = await ask(middleware, "/chat")
+    await middleware.drain()
+    assert answer.body == b"".join(pieces)
+    [run] = sink.runs
+    assert run.dialect == dialect
+    assert run.issues.keys() <= {"usage_partial"}
+    return run
+
+
+def calls_of(run: RunSummary) -> list[tuple[str | None, str]]:
+    return [(call.name, call.status) for call in run.tool_calls]
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_an_answer_reads_back(dialect):
-    run = run_of(dialect, "Weather in Tokyo?")
-    assert run.dialect == dialect
+async def test_an_answer_is_whole(dialect):
+    run = await run_of(dialect, "Weather in Tokyo?")
     assert run.status is Status.COMPLETED
     assert run.terminal_seen
     assert not run.issues
@@ -45,41 +67,43 @@ def test_an_answer_reads_back(dialect):
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_its_tools_read_back(dialect):
-    run = run_of(dialect, "Weather in Tokyo?")
-    assert [call.name for call in run.tool_calls] == ["find_place", "get_forecast"]
+async def test_its_tokens_and_their_cost_are_told(dialect):
+    """Three calls of the model, each of which reads what was said before."""
+    run = await run_of(dialect, "Weather in Tokyo?")
+    assert run.usage is not None
+    assert (run.usage.input_tokens, run.usage.output_tokens) == (178, 72)
+    assert {one.model for one in run.generations} == {DIALECTS[dialect].name}
+    assert (run.cost_usd or 0) > 0
+
+
+@pytest.mark.parametrize("dialect", TELLING_OWN_CALLS)
+async def test_its_tools_are_told(dialect):
+    run = await run_of(dialect, "Weather in Tokyo?")
+    assert calls_of(run) == [("find_place", "completed"), ("get_forecast", "completed")]
     find, forecast = run.tool_calls
-    if dialect != "generic":  # which has no word for arguments
-        assert json.loads(find.arguments.text or "") == {"query": "Tokyo"}
-        assert json.loads(forecast.arguments.text or "")["days"] == 3
-    if dialect in WITH_RESULTS:
-        assert [call.status for call in run.tool_calls] == ["completed", "completed"]
-        assert "139.69" in (find.result.text or "")
-        assert "sunny" in (forecast.result.text or "")
+    assert json.loads(find.arguments.text or "") == {"query": "Tokyo"}
+    assert json.loads(forecast.arguments.text or "")["days"] == 3
+    assert "139.69" in (find.result.text or "")
+    assert "sunny" in (forecast.result.text or "")
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
-def test_its_usage_reads_back(dialect):
-    usage = run_of(dialect, "Weather in Tokyo?").usage
-    assert usage is not None
-    assert usage.input_tokens == 43
-    assert usage.output_tokens is not None
-    assert usage.output_tokens > 50
+async def test_a_client_of_chat_completions_is_shown_no_call_that_is_not_its_own():
+    assert calls_of(await run_of("openai-chat", "Weather in Tokyo?")) == []
 
 
-@pytest.mark.parametrize("dialect", [name for name in WITH_RESULTS if name != "ag-ui"])
-def test_a_tool_that_fails_reads_back(dialect):
-    """AG-UI's results have no mark for failures."""
-    run = run_of(dialect, "Weather in Atlantis?")
+@pytest.mark.parametrize("dialect", TELLING_OWN_CALLS)
+async def test_a_tool_that_fails_is_told(dialect):
+    run = await run_of(dialect, "Weather in Atlantis?")
+    told = "completed" if dialect == "ag-ui" else "error"  # AG-UI's results have no such mark
     assert run.status is Status.COMPLETED
-    assert [(call.name, call.status) for call in run.tool_calls] == [("find_place", "error")]
+    assert calls_of(run) == [("find_place", told)]
     assert "Atlantis" in (run.tool_calls[0].result.text or "")
 
 
 @pytest.mark.parametrize("word", ["fail", "Error!", "failing"])
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_an_error_inside_the_stream_reads_back(dialect, word):
-    run = run_of(dialect, f"Paris, {word}")
+async def test_an_error_inside_the_stream_is_told(dialect, word):
+    run = await run_of(dialect, f"Paris, {word}")
     assert run.status is Status.ERROR
     assert run.error is not None
     assert "overloaded" in (run.error.message.text or "")
@@ -87,91 +111,40 @@ def test_an_error_inside_the_stream_reads_back(dialect, word):
 
 @pytest.mark.parametrize("word", ["drop", "truncate", "truncated"])
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_a_cut_stream_reads_back(dialect, word):
-    run = run_of(dialect, f"{word} it")
+async def test_a_cut_stream_is_told(dialect, word):
+    run = await run_of(dialect, f"{word} it")
     assert run.status is Status.TRUNCATED
     assert not run.terminal_seen
+    assert (run.usage is not None) == (dialect in COUNTING_BEFORE_THE_END)
 
 
-@pytest.mark.parametrize("dialect", WITH_QUESTIONS)
-def test_a_question_reads_back(dialect):
-    run = run_of(dialect, "Approve a trip to Oslo")
-    assert run.status is Status.INPUT_REQUIRED
-    assert [(call.name, call.status) for call in run.tool_calls] == [("book_trip", "ready")]
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_a_call_that_waits_is_told(dialect):
+    """It is a question where the wire has a word for one; else it only ends the model's turn."""
+    run = await run_of(dialect, "Approve a trip to Oslo")
+    assert run.status is (Status.INPUT_REQUIRED if dialect in ASKING else Status.COMPLETED)
+    assert calls_of(run) == [("book_trip", "ready")]
 
 
-@pytest.mark.parametrize("dialect", ["openai-chat", "anthropic"])
-def test_a_call_left_to_the_client_reads_back(dialect):
-    """These end a model's turn, whoever runs the tool: it is no question of the run."""
-    run = run_of(dialect, "Approve a trip to Oslo")
-    assert run.status is Status.COMPLETED
-    assert [(call.name, call.status) for call in run.tool_calls] == [("book_trip", "ready")]
-
-
-@pytest.mark.parametrize("dialect", ["openai-chat", "openai-responses", "anthropic", "ag-ui"])
-def test_reasoning_comes_before_the_first_visible_token(dialect):
-    run = run_of(dialect, "Weather in Tokyo?")
+@pytest.mark.parametrize("dialect", TELLING_REASONING)
+async def test_reasoning_comes_first(dialect):
+    run = await run_of(dialect, "Weather in Tokyo?")
     assert (run.generations[0].reasoning.text or "").startswith("They ask about Tokyo.")
 
 
-def test_a_stall_is_long_and_shows_life():
-    beats = list(script("stall", run_id="r", thread_id="t"))
-    longest = max(beat.seconds for beat in beats if isinstance(beat, Pause))
-    assert longest == STALL_S / 2
-    for dialect in DIALECTS:
-        with_life = body_of(dialect, "Oslo, stall")
-        without = body_of(dialect, "Oslo, well")
-        assert with_life.count(b"\n\n") == without.count(b"\n\n") + 1
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_stall_is_long_and_shows_life(dialect):
+    beats = beats_of(dialect, "Oslo, stall")
+    assert max(beat.seconds for beat in beats if isinstance(beat, Pause)) == STALL_S / 2
+    assert len(pieces_of(dialect, "Oslo, stall")) == len(pieces_of(dialect, "Oslo, well")) + 1
 
 
-def test_the_same_message_gives_the_same_run():
-    assert body_of("ag-ui", "Oslo") == body_of("ag-ui", "Oslo")
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_the_same_message_gives_the_same_run(dialect):
+    assert pieces_of(dialect, "Oslo") == pieces_of(dialect, "Oslo")
 
 
 @pytest.mark.parametrize("place", [place[0] for place in PLACES.values()])
-def test_each_place_is_known(place):
-    assert place in (run_of("cognis", f"What about {place}?").output.text or "")
-
-
-@pytest.mark.parametrize(
-    "message", ["Weather in Tokyo?", "Weather in Atlantis?", "stall", "approve", "fail"]
-)
-def test_ag_ui_events_are_what_the_official_models_and_client_accept(message):
-    body = body_of("ag-ui", message).replace(b": keep-alive\n\n", b"")
-    events = ag_ui_oracle.events(body)
-    opened: list[tuple[str, str]] = []
-    kinds = [str(event.type.value) for event in events]
-    assert kinds[0] == "RUN_STARTED"
-    assert kinds[-1] in ("RUN_FINISHED", "RUN_ERROR")
-    for event, kind in zip(events, kinds, strict=True):
-        subject = getattr(event, "message_id", None) or getattr(event, "tool_call_id", None)
-        name, _, verb = kind.rpartition("_")
-        if kind in ("RUN_STARTED", "RUN_FINISHED", "RUN_ERROR", "TOOL_CALL_RESULT"):
-            continue
-        if verb == "START":
-            assert (name, subject) not in opened
-            opened.append((name, subject))
-        else:
-            assert (name, subject) in opened
-            if verb == "END":
-                opened.remove((name, subject))
-    assert not opened or kinds[-1] == "RUN_ERROR"
-
-
-def test_the_official_client_reads_our_responses():
-    import httpx2
-
-    def answer(request: httpx2.Request) -> httpx2.Response:
-        body = body_of("openai-responses", "Weather in Tokyo?")
-        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=body)
-
-    with (
-        httpx2.Client(transport=httpx2.MockTransport(answer)) as http,
-        openai.OpenAI(api_key="none", base_url="http://127.0.0.1", http_client=http) as client,
-        client.responses.create(model="any", input="hi", stream=True) as stream,
-    ):
-        events = list(stream)
-    assert events[0].type == "response.created"
-    assert events[-1].type == "response.completed"
-    assert events[-1].response.output_text.endswith("before the sun goes down.")
-    assert [event.sequence_number for event in events] == list(range(len(events)))
+async def test_each_place_is_known(place):
+    run = await run_of("cognis", f"What about {place}?")
+    assert f"{place} today:" in (run.output.text or "")
