@@ -19,7 +19,8 @@ import http.client
 import json
 import secrets
 import threading
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,15 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from streamtrace import StreamTraceMiddleware
-from streamtrace.cli.demo_agent import Pause, script
-from streamtrace.cli.demo_wire import WRITERS
+from streamtrace.cli.demo_agent import Model, Pause, script
 from streamtrace.cli.recordings import RECORDINGS, messages
 from streamtrace.cli.serving import listen, serve
 from streamtrace.cli.terminal import TerminalSink, console
-from streamtrace.core.frames import encode_frame
+from streamtrace.core.events import TERMINAL, Heartbeat
+from streamtrace.core.frames import Frame, encode_frame
 from streamtrace.core.sink import Sink
+from streamtrace.dialects.base import Envelope
+from streamtrace.dialects.detect import by_name
 from streamtrace.sinks.env import sinks_from_env
 from streamtrace.sinks.prometheus import PrometheusSink, metrics_app
 
@@ -49,10 +52,23 @@ MAX_THREAD_ID_CHARS = 128
 FRAME_S = 0.03
 MAX_REPLAY_S = 15.0
 
-_DIALECT = next(iter(WRITERS))
+_GPT = Model("gpt-5-mini", "openai")
+DIALECTS = {
+    "cognis": _GPT,
+    "agentflow": _GPT,
+    "generic": _GPT,
+    "openai-chat": _GPT,
+    "openai-responses": _GPT,
+    "anthropic": Model("claude-sonnet-4-5", "anthropic"),
+    "ag-ui": _GPT,
+    "vercel-ui": _GPT,
+}
+"""What the agent speaks, and the model it then names; the first is spoken unless asked."""
+
+_DIALECT = next(iter(DIALECTS))
 _STATIC = Path(__file__).parent / "static"
 _FIRST = {"message": "Weather in Tokyo?", "thread_id": "first-run", "dialect": "ag-ui"}
-_STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+_STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
 def demo(host: str, port: int, for_s: float | None) -> int:
@@ -129,7 +145,10 @@ async def _chat(request: Request) -> Response:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         return _refused(400, f"the body is no JSON: {error}")
     wrong = _wrong(asked)
-    return _stream(_answer(asked)) if wrong is None else _refused(422, wrong)
+    if wrong is not None:
+        return _refused(422, wrong)
+    dialect = asked.dialect or _DIALECT
+    return _stream(_answer(asked, dialect), by_name(dialect).response_headers)
 
 
 def _wrong(asked: _Chat) -> str | None:
@@ -139,20 +158,46 @@ def _wrong(asked: _Chat) -> str | None:
         return f"message is over {MAX_MESSAGE_BYTES} bytes"
     if len(asked.thread_id or "") > MAX_THREAD_ID_CHARS:
         return f"thread_id is over {MAX_THREAD_ID_CHARS} characters"
-    if (asked.dialect or _DIALECT) not in WRITERS:
-        return f"dialect is not known; there are {', '.join(WRITERS)}"
+    if (asked.dialect or _DIALECT) not in DIALECTS:
+        return f"dialect is not known; there are {', '.join(DIALECTS)}"
     return None
 
 
-async def _answer(asked: _Chat) -> AsyncIterator[bytes]:
-    run_id = secrets.token_hex(4)
-    thread_id = asked.thread_id or "demo"
-    writer = WRITERS[asked.dialect or _DIALECT](run_id, thread_id)
-    for beat in script(asked.message, run_id=run_id, thread_id=thread_id):
-        if isinstance(beat, Pause):
-            await asyncio.sleep(beat.seconds)
-        elif piece := b"".join(map(encode_frame, writer.write(beat))):
+async def _answer(asked: _Chat, dialect: str) -> AsyncIterator[bytes]:
+    envelope = Envelope(
+        run_id=secrets.token_hex(4),
+        thread_id=asked.thread_id or "demo",
+        model=DIALECTS[dialect].name,
+        created_s=int(time.time()),
+    )
+    for piece in written(dialect, asked.message, envelope):
+        if isinstance(piece, Pause):
+            await asyncio.sleep(piece.seconds)
+        else:
             yield piece
+
+
+def written(dialect: str, message: str, envelope: Envelope) -> Iterator[bytes | Pause]:
+    """What the agent does about `message`, on the wire. A run that is cut just stops."""
+    encoder = by_name(dialect).encoder(envelope)
+    ended = False
+    for beat in script(
+        message,
+        run_id=envelope.run_id,
+        thread_id=envelope.thread_id,
+        model=DIALECTS[dialect],
+    ):
+        if isinstance(beat, Pause):
+            yield beat
+            continue
+        ended = isinstance(beat, TERMINAL)
+        frames = list(encoder.encode(beat))
+        if isinstance(beat, Heartbeat) and not frames:
+            frames = [Frame(comment=b"keep-alive")]
+        if frames:
+            yield b"".join(map(encode_frame, frames))
+    if ended:
+        yield from map(encode_frame, encoder.close())
 
 
 async def _recordings(request: Request) -> Response:
@@ -173,8 +218,10 @@ async def _replay(request: Request) -> Response:
     return _stream(body())
 
 
-def _stream(body: AsyncIterator[bytes]) -> Response:
-    return StreamingResponse(body, media_type="text/event-stream", headers=_STREAM_HEADERS)
+def _stream(body: AsyncIterator[bytes], headers: Mapping[str, str] = _STREAM_HEADERS) -> Response:
+    return StreamingResponse(
+        body, media_type="text/event-stream", headers={**_STREAM_HEADERS, **headers}
+    )
 
 
 def _refused(status: int, message: str) -> Response:

@@ -138,6 +138,8 @@ class Dialect:
     """What the wire can say, out of `SAYS`."""
     encodes: ClassVar[frozenset[type[Event]]] = frozenset()
     """The events that `encoder` can write."""
+    response_headers: ClassVar[Mapping[str, str]] = {}
+    """What a response that speaks it must say, beside its media type."""
 
     def recognise(self, head: Head, frame: Frame) -> Fit:
         """How well the frame fits. By default: yes, if a new decoder makes anything of it."""

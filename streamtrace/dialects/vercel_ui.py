@@ -75,7 +75,6 @@ class VercelUI(Dialect):
         "cache-control": "no-cache",
         "x-accel-buffering": "no",
     }
-    """What a response that speaks it must say, beside its media type."""
 
     def __init__(self, *, usage_path: str | None = None, model_path: str | None = None) -> None:
         self._metadata = MetadataReader(usage_path, model_path)

@@ -76,9 +76,11 @@ async def ask(
                 answer.chunks.append(bytes(message["body"]))
             answer.complete = not message.get("more_body", False)
             enough = leave_after_chunks is not None and len(answer.chunks) >= leave_after_chunks
-            if answer.complete or enough:
+            if enough:
                 left.set()
         await asyncio.sleep(0)
+        if answer.complete:
+            left.set()  # not before: frameworks cancel what still sends when a client has left
 
     path, _, query = path.partition("?")
     scope: dict[str, Any] = {

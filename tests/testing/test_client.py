@@ -25,6 +25,8 @@ async def chat(request: Request) -> Response:
             raise ValueError("broken")
         if asked.get("wait"):
             await asyncio.Event().wait()
+        if asked.get("cut"):
+            return
         yield 'data: {"type":"done"}\n\n'
 
     return StreamingResponse(pieces(), media_type="text/event-stream")
@@ -51,6 +53,12 @@ async def test_it_reads_to_the_end() -> None:
     assert answer.headers["content-type"].startswith("text/event-stream")
     assert answer.body.endswith(b'{"type":"done"}\n\n')
     assert run.status == "completed"
+
+
+async def test_it_stays_until_the_final_body_is_sent() -> None:
+    answer, run = await observed(json={"tokens": 3, "cut": True})
+    assert (answer.complete, len(answer.chunks)) == (True, 3)
+    assert run.status == "truncated"
 
 
 @pytest.mark.parametrize("wait", [True, False])

@@ -11,7 +11,7 @@ const TRIES = [
   ["Paris, and fail halfway", "an error inside the stream"],
   ["Oslo, but stall a while", "a long gap"],
   ["Drop the stream on Lisbon", "cut off, no end"],
-  ["Approve a trip to Nairobi", "a question, in AG-UI or responses"],
+  ["Approve a trip to Nairobi", "a question, in AG-UI, responses or Vercel UI"],
 ];
 
 let aborter = null;
@@ -57,7 +57,6 @@ class View {
     if (news.text !== undefined) this.#say(news.text);
     else if (news.reasoning !== undefined) this.#think(news.reasoning);
     else if (news.tool !== undefined) this.#tool(news);
-    else if (news.status !== undefined) this.status("streaming", news.status);
     else if (news.ask !== undefined) this.note("ask", `Input required: ${news.ask}`);
     else if (news.error !== undefined) this.note("error", news.error);
     this.#scroll();
@@ -174,11 +173,12 @@ async function stream(path, body, title, dialect) {
     const news = read(frame);
     clock.frame(news);
     for (const one of news) {
+      if (one.error !== undefined && outcome?.[0] === "error") continue; // some wires tell it twice
       view.show(one);
       if (one.error !== undefined) outcome = ["error", "error in the stream"];
       else if (one.ask !== undefined) outcome = ["ask", "input required"];
       else if (one.done) outcome ??= ["done", "completed"];
-      else if (outcome === null && one.status === undefined) view.status("streaming", "streaming");
+      else if (outcome === null) view.status("streaming", "streaming");
     }
   });
   try {

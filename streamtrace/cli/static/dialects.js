@@ -1,4 +1,4 @@
-// What each dialect's frames mean for the page: {text}, {reasoning}, {tool, name}, {tool, args},
+// What each dialect's frames mean for the page: {text}, {reasoning}, {tool, name, args},
 // {tool, result, failed}, {ask}, {error} or {done}. A reader is made anew for every stream.
 
 const json = (text) => {
@@ -11,67 +11,29 @@ const json = (text) => {
 const show = (value) =>
   value === undefined || value === null ? "" : typeof value === "string" ? value : JSON.stringify(value);
 
-// House styles name no ids: a result belongs to the oldest open call of that name.
-function calls() {
-  let count = 0;
-  const open = [];
-  return {
-    start(name) {
-      const tool = `${name}-${++count}`;
-      open.push({ tool, name });
-      return tool;
-    },
-    end(name) {
-      const index = open.findIndex((call) => call.name === name);
-      return index < 0 ? null : open.splice(index, 1)[0].tool;
-    },
-  };
-}
+// The end of a run, which asks for what it still waits for.
+const ended = (asked) => [...[...asked.values()].map((ask) => ({ ask })), { done: true }];
 
-function named(textOf) {
-  const known = calls();
+// The house styles: named events, or a type in the data.
+function house() {
   return ({ event, data }) => {
     const body = json(data);
-    const name = body?.tool ?? body?.name ?? "tool";
-    switch (event) {
+    switch (event === "message" ? body?.type : event) {
       case "token":
       case "message_chunk":
-        return [{ text: textOf(data, body) }];
-      case "tool_start": {
-        const tool = known.start(name);
-        return [{ tool, name }, { tool, args: show(body?.args) }];
-      }
-      case "tool_end": {
-        const tool = known.end(name) ?? known.start(name);
-        const failed = body?.error !== undefined;
-        return [{ tool, name, result: show(body?.error ?? body?.result ?? body?.output), failed }];
-      }
-      case "error":
-        return [{ error: body?.message ?? data }];
-      case "done":
-        return [{ done: true }];
-      default:
-        return [];
-    }
-  };
-}
-
-function generic() {
-  const known = calls();
-  return ({ data }) => {
-    const body = json(data) ?? {};
-    switch (body.type) {
-      case "token":
-        return [{ text: show(body.content) }];
-      case "status":
-        return [{ status: show(body.content) }];
+        return [{ text: body?.content ?? data }];
+      case "thinking":
+        return [{ reasoning: body?.content }];
+      case "tool_start":
+      case "tool_call":
+        return [{ tool: body?.id, name: body?.tool ?? body?.name, args: show(body?.args) }];
+      case "tool_end":
       case "tool_result": {
-        const failed = body.error !== undefined;
-        const result = show(body.error ?? body.content);
-        return [{ tool: known.start(body.tool), name: body.tool, result, failed }];
+        const result = show(body?.result ?? body?.output);
+        return [{ tool: body?.id, result, failed: body?.is_error === true }];
       }
       case "error":
-        return [{ error: show(body.message ?? body.content) }];
+        return [{ error: show(body?.message ?? data) }];
       case "done":
         return [{ done: true }];
       default:
@@ -107,7 +69,8 @@ function openaiChat() {
 }
 
 function openaiResponses() {
-  const items = new Map();
+  const tools = new Map(); // from what later events name them by to the item's id
+  const asked = new Map();
   return ({ data }) => {
     const body = json(data) ?? {};
     const item = body.item ?? {};
@@ -119,22 +82,29 @@ function openaiResponses() {
         return [{ reasoning: body.delta }];
       case "response.output_item.added":
         if (!/_call$|_approval_request$/.test(item.type)) return [];
-        items.set(item.id, item.type);
+        tools.set(item.call_id ?? item.id, item.id);
         return [{ tool: item.id, name: item.name ?? item.type.replace(/_call$/, "") }];
       case "response.function_call_arguments.delta":
       case "response.mcp_call_arguments.delta":
         return [{ tool: body.item_id, args: body.delta }];
       case "response.output_item.done": {
-        if (!items.has(item.id)) return [];
-        if (item.type === "mcp_approval_request")
-          return [{ tool: item.id, args: show(item.arguments) }, { ask: "an approval" }];
-        if (item.type === "function_call") return [{ ask: "the tool's result" }];
-        const failed = Boolean(item.error);
-        return [{ tool: item.id, result: show(item.error ?? item.output ?? item.status), failed }];
+        const tool = tools.get(item.call_id ?? item.id);
+        if (tool === undefined) return [];
+        if (item.type === "mcp_approval_request") {
+          asked.set(tool, "an approval");
+          return [{ tool, args: show(item.arguments) }];
+        }
+        if (item.type === "function_call") {
+          asked.set(tool, `the result of ${item.name}`);
+          return [];
+        }
+        asked.delete(tool);
+        const failed = Boolean(item.error) || item.status === "incomplete";
+        return [{ tool, result: show(item.error ?? item.output ?? item.status), failed }];
       }
       case "response.completed":
       case "response.incomplete":
-        return [{ done: true }];
+        return ended(asked);
       case "response.failed":
         return [{ error: show(body.response?.error?.message ?? "failed") }];
       case "error":
@@ -195,7 +165,8 @@ function agUi() {
         return [{ tool: body.toolCallId, result: show(body.content) }];
       case "RUN_FINISHED": {
         const asked = body.outcome?.type === "interrupt" && body.outcome.interrupts?.[0];
-        return asked ? [{ ask: asked.message ?? asked.reason }, { done: true }] : [{ done: true }];
+        const ask = asked && (asked.message ?? asked.reason?.replaceAll("_", " "));
+        return asked ? [{ ask }, { done: true }] : [{ done: true }];
       }
       case "RUN_ERROR":
         return [{ error: show(body.message) }];
@@ -205,14 +176,46 @@ function agUi() {
   };
 }
 
+function vercelUi() {
+  const asked = new Map();
+  return ({ data }) => {
+    const body = json(data) ?? {};
+    const tool = body.toolCallId;
+    switch (body.type) {
+      case "text-delta":
+        return [{ text: body.delta }];
+      case "reasoning-delta":
+        return [{ reasoning: body.delta }];
+      case "tool-input-start":
+        return [{ tool, name: body.toolName }];
+      case "tool-input-delta":
+        return [{ tool, args: body.inputTextDelta }];
+      case "tool-input-available":
+        asked.set(tool, `the result of ${body.toolName}`);
+        return [];
+      case "tool-output-available":
+      case "tool-output-error":
+        asked.delete(tool);
+        return [{ tool, result: show(body.errorText ?? body.output), failed: "errorText" in body }];
+      case "finish":
+        return ended(asked);
+      case "error":
+        return [{ error: show(body.errorText) }];
+      default:
+        return [];
+    }
+  };
+}
+
 const READERS = {
-  cognis: () => named((data) => data),
-  agentflow: () => named((data, body) => show(body?.content)),
-  generic,
+  cognis: house,
+  agentflow: house,
+  generic: house,
   "openai-chat": openaiChat,
   "openai-responses": openaiResponses,
   anthropic,
   "ag-ui": agUi,
+  "vercel-ui": vercelUi,
 };
 
 export const DIALECTS = Object.keys(READERS);
