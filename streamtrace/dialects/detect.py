@@ -24,6 +24,10 @@ from streamtrace.dialects.ag_ui import AgUi
 from streamtrace.dialects.anthropic import Anthropic
 from streamtrace.dialects.base import Dialect, Fit, Head
 from streamtrace.dialects.house import HEARTBEATS
+from streamtrace.dialects.langchain_events import LangChainEvents
+from streamtrace.dialects.langgraph import LangGraph
+from streamtrace.dialects.langgraph_v2 import LangGraphV2
+from streamtrace.dialects.langserve import LangServe
 from streamtrace.dialects.named import AgentFlow, Cognis
 from streamtrace.dialects.openai_chat import OpenAIChat
 from streamtrace.dialects.openai_responses import OpenAIResponses
@@ -34,6 +38,10 @@ BUILT_IN: tuple[Dialect, ...] = (
     OpenAIResponses(),
     Anthropic(),
     AgUi(),
+    LangGraphV2(),
+    LangChainEvents(),
+    LangServe(),
+    LangGraph(),
     AgentFlow(),
     Cognis(),
     OpenAIChat(),
