@@ -101,6 +101,7 @@ class FrameParser:
         self._cut = False  # bytes of that frame were lost: it is dropped without a word
         self._after_cr = False
         self._opening: _Opening | None = None
+        self._has_id = False
         self._head: bytes | None = b""  # held back while it may still become a byte order mark
 
     def feed(self, data: bytes, at_ns: int = 0) -> list[Frame]:
@@ -182,7 +183,7 @@ class FrameParser:
         and to look at each line takes up to four times as long.
         """
         find, begins, size = data.find, data.startswith, len(data)
-        opening = self._opening
+        opening, has_id = self._opening, self._has_id
         start = 0
         while start < size:
             if opening is None or not begins(opening.text, start):
@@ -192,10 +193,12 @@ class FrameParser:
             blank, line_end_size = opening.blank_line, opening.line_end_size
             value_start = start + len(opening.text)
             value_end = last_end = find(b"\n", value_start) + 1 - line_end_size
-            frame_id = None
-            if not begins(blank, value_end):
-                if not begins(opening.id_line, value_end):
+            if has_id or not begins(blank, value_end):  # as the block before had, or not
+                has_id = begins(opening.id_line, value_end)
+                if not has_id and not begins(blank, value_end):
                     break
+            frame_id = None
+            if has_id:
                 id_start = value_end + len(opening.id_line)
                 last_end = find(b"\n", id_start) + 1 - line_end_size
                 id_bytes = data[id_start:last_end]
@@ -207,7 +210,7 @@ class FrameParser:
                 break
             frames.append(Frame(at_ns=at_ns, data=value, event=opening.event, id=frame_id))
             start = end
-        self._opening = opening
+        self._opening, self._has_id = opening, has_id
         return start
 
     def _keep(self, data: bytes) -> None:

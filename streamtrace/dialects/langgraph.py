@@ -32,6 +32,8 @@ from streamtrace.dialects.langchain import (
     Json,
     as_list,
     failure_of,
+    is_ai,
+    is_tools,
     keep,
     message_of,
     messages_in,
@@ -300,8 +302,11 @@ class _LangGraphDecoder:
             return _pass_on(frame)
         place = self._learn(metadata)
         events = list(self._steps.runs(place, metadata.get("langgraph_step")))
-        events += self._messages.chunk(message, "messages", facts_of(metadata, place))
-        self._expect_more(frame)
+        if is_ai(message) or is_tools(message):
+            events += self._messages.chunk(message, "messages", facts_of(metadata, place))
+            self._expect_more(frame)
+        else:
+            events.append(ev.Custom(name=message["type"], value=message))
         return events
 
     def _expect_more(self, frame: Frame) -> None:
