@@ -144,11 +144,10 @@ class EventReader:
         return self._tool_result(event, failed)
 
     def _tool_result(self, event: Json, message: Json) -> Events:
-        run_id = as_id(event["run_id"]) or ""
-        said_id = as_id(message.get("tool_call_id"))
-        call_id = self._calls.pop(run_id, run_id)
-        if call_id != run_id:
-            call_id = said_id or call_id
+        run_id = as_id(event["run_id"])
+        call_id, said_id = self._calls.pop(run_id or "", None), as_id(message.get("tool_call_id"))
+        if call_id is None or call_id != run_id:  # else the run is the call
+            call_id = said_id or call_id or run_id
         named = {"name": event.get("name"), **message, "tool_call_id": call_id, "type": "tool"}
         events = self.messages.result(named)
         if said_id is not None:

@@ -107,7 +107,8 @@ class _LangServeDecoder:
         chunk = frame.json()
         if isinstance(chunk, dict) and isinstance(chunk.get("ops"), list):
             return self._patch(chunk["ops"])
-        return self._chunk(chunk) or _pass_on(frame)
+        events = self._chunk(chunk)
+        return _pass_on(frame) if events is None else events
 
     def _patch(self, ops: list[Any]) -> Iterator[ev.Event]:
         for op in map(as_object, ops):
@@ -115,30 +116,29 @@ class _LangServeDecoder:
                 self._run_id = as_id(as_object(op.get("value")).get("id"))
                 yield ev.RunStarted(run_id=self._run_id)
             elif op.get("path") == "/streamed_output/-":
-                yield from self._chunk(op.get("value"))
+                yield from self._chunk(op.get("value")) or ()
         yield ev.State(value=ops, is_delta=True)
 
-    def _chunk(self, chunk: Any) -> Events:
+    def _chunk(self, chunk: Any) -> Events | None:
+        """What it says, or `None` for what nobody knows."""
         message = message_of(chunk)
         if message is not None:
             return self._messages.chunk(message, _SOURCE, _FACTS)
         if isinstance(chunk, str):
-            return [ev.TextDelta(text=chunk)]
-        return self._read_object(chunk)
+            return [ev.TextDelta(text=chunk)] if chunk else []
+        return self._read_object(as_object(chunk))
 
-    def _read_object(self, chunk: Any) -> Events:
+    def _read_object(self, chunk: dict[str, Any]) -> Events | None:
         """What a chain, an agent or a graph adds to its answer."""
-        events: Events = []
-        parts = chunk.values() if isinstance(chunk, dict) else ()
+        parts = list(chunk.values())
         messages = messages_in(chunk) or [one for part in parts for one in messages_in(part)]
-        for message in messages:
-            events += self._messages.chunk(message, _SOURCE, _FACTS)
-        for part in parts:
-            events += sources_in(part)
-        if not any(map(is_ai, messages)):
-            answers = (as_object(chunk).get(key) for key in _ANSWERS)
-            events += [ev.TextDelta(text=one) for one in answers if isinstance(one, str) and one]
-        return events
+        events = [one for wire in messages for one in self._messages.chunk(wire, _SOURCE, _FACTS)]
+        events += [source for part in parts for source in sources_in(part)]
+        if any(map(is_ai, messages)):
+            return events
+        answers = [one for key in _ANSWERS if isinstance(one := chunk.get(key), str)]
+        events += [ev.TextDelta(text=answer) for answer in answers if answer]
+        return events if events or messages or answers else None
 
     def _end(self, frame: Frame) -> Iterator[ev.Event]:
         if not self._ended:
