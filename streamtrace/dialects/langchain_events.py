@@ -129,7 +129,7 @@ class EventReader:
 
     def _tool_start(self, event: Json, data: Json) -> Events:
         run_id, name = event["run_id"], as_id(event.get("name"))
-        call_id = self.messages.waiting_call(name, self._calls.values()) or as_id(run_id) or ""
+        call_id = self.messages.waiting_call(name, {*self._calls.values()}) or as_id(run_id) or ""
         keep(self._calls, as_id(run_id), call_id, MAX_RUNS)
         return self.messages.tool_started(call_id, name, data.get("input"))
 

@@ -130,7 +130,7 @@ class Told(msgspec.Struct):
     source: str | None = None
     usage: dict[str, int] = {}
     added: dict[str, int] = {}  # of usage, by its chunks
-    calls: dict[int | str, Call] = {}  # by their place in the message
+    calls: dict[str, Call] = {}  # by their place in the message
     has_ids: tuple[bool, ...] = ()  # of LangChain, of the provider
     in_chunks: bool = False
     under_way: bool = False  # more of it may come, under whichever id
@@ -464,10 +464,11 @@ class Messages:
 
     def _tell_call(self, told: Told, wire: Json, events: Events) -> None:
         call_id, name, arguments = as_id(wire.get("id")), as_id(wire.get("name")), wire.get("args")
-        index = wire.get("index")
-        if not isinstance(index, int | str):  # it goes on with the last, unless it names another
-            index = len(told.calls) - (not call_id and not name and bool(told.calls))
-        call = told.calls.get(index)
+        place = as_id(wire.get("index"))
+        if place is None:  # it goes on with the last, unless it names another
+            goes_on = not (call_id or name)
+            place = next(reversed(told.calls), "") if goes_on else f"call {len(told.calls)}"
+        call = told.calls.get(place)
         if call and call_id and name and not call.id_is_made and call.id != call_id:
             _ready(call, events)  # another in the same place
             call = None
@@ -481,7 +482,7 @@ class Messages:
                 keep(self._calls, call_id, call, MAX_CALLS)
                 events.append(ev.ToolCallStarted(tool_call_id=call_id, name=name))
             call.announced = True
-            keep(told.calls, index, call, MAX_CALLS_OF_MESSAGE)
+            keep(told.calls, place, call, MAX_CALLS_OF_MESSAGE)
         if call.told_whole:
             return
         if not (told.in_chunks and isinstance(arguments, str)):
@@ -491,10 +492,9 @@ class Messages:
 
     def end_call(self, told: Told, wire: Json, events: Events) -> None:
         """The arguments of a call are complete; `args` if they were not told in pieces."""
-        index, arguments = wire.get("index"), _arguments(wire.get("args"))
         self.tell(told, ("call", {**wire, "args": None}), events)
-        if isinstance(index, int) and (call := told.calls.get(index)) is not None:
-            call.arguments = arguments
+        if (call := told.calls.get(as_id(wire.get("index")) or "")) is not None:
+            call.arguments = _arguments(wire.get("args"))
             _ready(call, events)
 
     def _tell_rest(self, told: Told, message: Json, events: Events) -> None:

@@ -81,7 +81,8 @@ class LangGraph(Dialect):
         keys = value.keys() if isinstance(value, dict) else set()
         if mode in _KEYS:
             return Fit.MAYBE if _KEYS[mode] <= keys else Fit.NO
-        return Fit.NO if mode not in _MODES or {"type", "method"} <= keys else Fit.MAYBE
+        is_mode = mode in _SHAPES or mode in _SHAPELESS
+        return Fit.MAYBE if is_mode and not {"type", "method"} <= keys else Fit.NO
 
     def open(self, head: Head) -> Decoder:
         """The response's header tells thread and run before the first frame."""
@@ -112,6 +113,7 @@ def _is_state(value: Any) -> bool:
 
 
 _KEYS = {"metadata": {"run_id"}, "error": {"error", "message"}}
+_SHAPELESS = ("custom", "checkpoints", "debug", "messages/metadata")
 _SHAPES: Mapping[str, Callable[[Any], bool]] = {
     "metadata": lambda value: {"run_id", "attempt"} <= as_object(value).keys(),
     "messages": _is_pair,

@@ -296,7 +296,7 @@ class _ThreadDecoder:
             return (ev.TextDelta(text=piece, message_id=told.id),)
         if isinstance(data.delta, _Reasoning):
             return (ev.ReasoningDelta(text=piece, message_id=told.id),)
-        call = None if data.index is None else told.calls.get(data.index)
+        call = told.calls.get(str(data.index))
         return None if call is None else (_more_arguments(call, piece),)
 
     def _add_piece(

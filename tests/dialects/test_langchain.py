@@ -449,10 +449,27 @@ def test_an_empty_chunk_ends_the_message_that_gave_its_reason():
     assert oracle.of_events(events) == [Said(text="ab"), Said(text="x", finish_reason="stop")]
 
 
+def test_what_follows_a_finish_reason_is_the_next_message():
+    """Older servers do not say which chunk is the last."""
+    stop = {"finish_reason": "stop"}
+    wires = [chunk("a", "chatcmpl-1"), chunk("", "chatcmpl-1", response_metadata=stop),
+             chunk("x", LC)]  # fmt: skip
+    assert said_by(Messages(), *wires) == [Said(text="a", finish_reason="stop"), Said(text="x")]
+
+
 def test_lanes_are_apart():
     messages = Messages()
-    assert said_by(messages, chunk("a", "resp_1"), lane="left") == [Said(text="a")]
-    assert said_by(messages, chunk("x", LC), lane="right") == [Said(text="x")]
+    left = messages.chunk(chunk("a", "resp_1"), "stream", Facts("left"))
+    right = messages.chunk(chunk("x", LC), "stream", Facts("right"))
+    assert oracle.of_events([*left, *right]) == [Said(text="a"), Said(text="x")]
+
+
+def test_a_call_that_began_may_turn_out_to_be_a_message_that_is_known():
+    messages, facts = Messages(), Facts("lane", LC.removeprefix("lc_run--"))
+    assert messages.begin(facts) == [ev.GenerationStarted(response_id=facts.run_id)]
+    assert text_of(messages.whole({**FLAT, "id": "resp_1"}, "updates", Facts())) == "Hi"
+    for message_id in ("resp_1", LC):
+        assert messages.chunk(chunk("Hi", message_id), "events", facts) == []
 
 
 def test_what_the_owner_left_out_is_added_once():
@@ -474,17 +491,16 @@ def test_what_the_owner_left_out_is_added_once():
 
 def test_usage_of_chunks_adds_up():
     """As when a provider tells what went in first, and what came out last."""
-    first = {"input_tokens": 10, "output_tokens": 0, "input_token_details": {"cache_read": 4}}
-    wires = [chunk("a", usage_metadata=first), chunk("b", usage_metadata={"output_tokens": 3})]
-    usages = [one for wire in wires for one in Messages().chunk(wire, "stream", Facts())]
+    first = {"input_tokens": 10, "output_tokens": 1, "input_token_details": {"cache_read": 4}}
+    second = {"input_tokens": 0, "output_tokens": 3}
     messages = Messages()
-    usages = [
-        one
-        for wire in wires
-        for one in messages.chunk(wire, "stream", Facts())
-        if isinstance(one, ev.Usage)
-    ]
-    assert usages[-1] == ev.Usage(input_tokens=10, output_tokens=3, cached_input_tokens=4)
+    wires = [chunk("a", usage_metadata=first), chunk("b", usage_metadata=second)]
+    events = [one for wire in wires for one in messages.chunk(wire, "stream", Facts())]
+    assert [one for one in events if isinstance(one, ev.Usage)][-1] == ev.Usage(
+        input_tokens=10, output_tokens=4, cached_input_tokens=4
+    )
+    whole = {**FLAT, "usage_metadata": {"input_tokens": 99}}
+    assert messages.whole(whole, "values", Facts()) == [ev.MessageFinished(message_id="m")]
 
 
 @pytest.mark.parametrize(("details", "written"), [

@@ -189,7 +189,7 @@ DONE = ("metadata", {"status": "run_done", "run_id": "run-1"})
 
 def test_the_stream_of_a_thread_holds_run_after_run():
     events = said(
-        RUN, pair("One."), DONE,
+        RUN, ("values", {"messages": [HUMAN]}), pair("One."), DONE,
         ("metadata", {"run_id": "run-2", "attempt": 1}),
         ("values", {"messages": [HUMAN, ai("One.", "m1"), ai("Before.", "m0")]}),
         ("values", {"messages": [HUMAN, ai("One.", "m1"), ai("Before.", "m0"), ai("Two.", "m2")]}),
@@ -207,6 +207,13 @@ def test_the_stream_of_a_thread_holds_run_after_run():
     ]  # fmt: skip
     assert text_of(events) == "One.Two.Four."
     assert (folded(events).status, folded(events).issues) == ("completed", {})
+
+
+def test_what_comes_after_the_end_begins_no_run():
+    events = said(RUN, DONE, pair("Late."))
+    assert of((ev.RunStarted, *ENDS), events) == [
+        ev.RunStarted(run_id="run-1"), ev.RunFinished(run_id="run-1"),
+    ]  # fmt: skip
 
 
 def test_old_servers_say_that_the_run_is_over():
@@ -300,6 +307,8 @@ def steps(events: list[ev.Event]) -> list[str]:
     ([pair("a"), pair("b", node="tools", task="t2", step=2)], ["+agent", "-agent", "+tools"]),
     ([pair("a"), pair("b", node="side", task="t2", step=1)], ["+agent", "+side"]),
     ([pair("a", node="draft", task="write:w1|t1")], ["+write", "+draft"]),
+    ([pair("a"), pair("b", node="draft", task="write:w1|t9", step=5)],
+     ["+agent", "+write", "+draft"]),
     ([pair("a", node="draft", task="write:w1|t1", step=9), ("updates|write:w1", {"draft": {}}),
       ("updates", {"write": {}})], ["+write", "+draft", "-draft", "-write"]),
     ([("updates", {"agent": {}})], ["+agent", "-agent"]),
