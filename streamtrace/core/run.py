@@ -13,6 +13,7 @@ Rules that hold here:
 Where a dialect does not show its calls of a model, the machine opens a generation at the first
 output, and closes it when a tool's result comes: what follows is the model's next turn. A
 generation begins when the one before, or the last tool, ended: then the model began to work.
+Models may speak at the same time: a generation that is named again is the open one again.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ class RunMachine:
         self._idle_since_ns = 0
         self._generations: list[OpenGeneration] = []
         self._open: OpenGeneration | None = None
+        self._by_key: dict[str, OpenGeneration] = {}
         self._tool_calls: dict[str, OpenToolCall] = {}
         self._steps: list[Step] = []
         self._open_steps: dict[str, Step] = {}
@@ -205,13 +207,15 @@ class RunMachine:
             step.finished_ns = at_ns
 
     def _generation_started(self, event: ev.GenerationStarted, at_ns: int) -> None:
-        generation = self._open
-        key = _name(event.response_id or event.key)
+        generation, key = self._open, _name(event.response_id or event.key)
         if generation is None or (key is not None and generation.key not in (None, key)):
             self._close_generation(at_ns)
+            self._open = self._by_key.get(key or "")
             generation = self._generation(at_ns)
         generation.explicit = True
-        generation.key = generation.key or key
+        if key is not None:
+            generation.key = generation.key or key
+            self._by_key.setdefault(generation.key, generation)
         generation.response_id = generation.response_id or _name(event.response_id)
         generation.model = _name(event.model) or generation.model
         generation.provider = _name(event.provider) or generation.provider
@@ -345,7 +349,9 @@ class RunMachine:
         return self._open
 
     def _last_generation(self, at_ns: int) -> OpenGeneration:
-        return self._generations[-1] if self._generations else self._generation(at_ns)
+        if self._open is None and self._generations:
+            return self._generations[-1]
+        return self._generation(at_ns)
 
     def _close_generation(self, at_ns: int) -> None:
         if self._open is not None:

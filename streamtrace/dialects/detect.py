@@ -34,6 +34,10 @@ from streamtrace.dialects.gemini import Gemini
 from streamtrace.dialects.gemini_interactions import GeminiInteractions
 from streamtrace.dialects.google_adk import GoogleAdk
 from streamtrace.dialects.house import HEARTBEATS
+from streamtrace.dialects.langchain_events import LangChainEvents
+from streamtrace.dialects.langgraph import LangGraph
+from streamtrace.dialects.langgraph_v2 import LangGraphV2
+from streamtrace.dialects.langserve import LangServe
 from streamtrace.dialects.mcp import Mcp
 from streamtrace.dialects.mistral_conversations import MistralConversations
 from streamtrace.dialects.named import AgentFlow, Cognis
@@ -65,6 +69,10 @@ BUILT_IN: tuple[Dialect, ...] = (
     ChatKit(),
     MistralConversations(),
     DashScope(),
+    LangGraphV2(),
+    LangChainEvents(),
+    LangServe(),
+    LangGraph(),
     AgentFlow(),
     Cognis(),
     OpenWebUI(),

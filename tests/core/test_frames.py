@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.strategies import cuts, single_bytes, streams
 
@@ -145,6 +145,33 @@ def test_cuts_change_nothing_not_even_what_is_too_long(data, stream, limit):
     expected = parse([stream], FrameParser(limit))
     assert parse(data.draw(cuts(stream)), FrameParser(limit)) == expected
     assert parse(single_bytes(stream), FrameParser(limit)) == expected
+
+
+# Blocks as most servers write them, which are read in one go, and blocks that are almost so.
+_values = st.sampled_from(
+    (b"", b"x", b"x\r", b"\r", b"\0", b"\xff", b" ", b"event: ", b"data: ", b"id: ")
+)
+_ends = st.sampled_from((b"\n", b"\r\n", b"\r"))
+
+
+@st.composite
+def _plain_blocks(draw: st.DrawFn) -> bytes:
+    names = [name for name in (b"event: ", b"data: ", b"id: ") if draw(st.booleans())]
+    lines = [*(name + draw(_values) for name in names), b""]
+    end = draw(st.none() | _ends)
+    return b"".join(line + (end or draw(_ends)) for line in lines)
+
+
+@given(st.lists(_plain_blocks(), max_size=6).map(b"".join), st.integers(1, 40))
+@example(b"event: e\ndata: x\r\n\n", 40)
+@example(b"event: e\r\ndata: x\n\n\r\n", 40)
+@example(b"event: e\rf\ndata: x\n\n", 40)
+@example(b"data: x\nid: a\rb\n\n", 40)
+@example(b"data: x\nid: a\0b\n\n", 40)
+@example(b"data: a\n\ndata: b\n\n\n\ndata: c\n", 40)
+def test_blocks_that_are_read_in_one_go_read_as_they_do_byte_by_byte(stream, limit):
+    expected = parse(single_bytes(stream), FrameParser(limit))
+    assert parse([stream], FrameParser(limit)) == expected
 
 
 @given(st.data(), streams(), st.integers(1, 40))

@@ -151,6 +151,31 @@ def test_usage_of_generations_adds_up_and_absent_stays_absent() -> None:
     assert [entry.model for entry in run.usage_by_model] == ["a", "b"]
 
 
+def test_models_that_speak_at_the_same_time_keep_their_text_and_usage_apart() -> None:
+    def turn(response_id: str) -> ev.GenerationStarted:
+        return ev.GenerationStarted(response_id=response_id)
+
+    run = fold(
+        (1, turn("a")),
+        (2, text("A", "a")),
+        (3, turn("b")),
+        (4, text("B", "b")),
+        (5, turn("a")),
+        (6, text("a", "a")),
+        (7, ev.Usage(input_tokens=1, output_tokens=2)),
+        (7, ev.GenerationFinished(finish_reasons=("stop",))),
+        (8, turn("b")),
+        (9, text("b", "b")),
+        (10, ev.Usage(input_tokens=3, output_tokens=4)),
+    )
+    first, second = run.generations
+    assert (first.text.text, first.usage.output_tokens, first.finish_reasons) == ("Aa", 2, ["stop"])
+    assert (second.text.text, second.usage.output_tokens, second.finish_reasons) == ("Bb", 4, [])
+    assert (first.first_token_ns, first.last_token_ns) == (2 * MS, 6 * MS)
+    assert run.usage is not None
+    assert (run.usage.input_tokens, run.usage.output_tokens) == (4, 6)
+
+
 def test_usage_of_the_run_is_the_total_and_belongs_to_no_generation() -> None:
     run = fold(
         (1, text("a")),

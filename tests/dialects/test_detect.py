@@ -63,6 +63,26 @@ def test_house_dialects_are_recognised(stream, name):
     assert detected(stream) == name
 
 
+METADATA = b'event: metadata\ndata: {"run_id":"r"}\n\n'
+
+
+@pytest.mark.parametrize(("stream", "name"), [
+    (b'event: metadata\ndata: {"run_id":"r","attempt":1}\n\n', "langgraph"),
+    (METADATA + b'event: values|a:1\ndata: {"__interrupt__":[]}\n\n', "langgraph"),
+    (b'event: messages/partial\ndata: [{"type":"ai","content":""}]\n\n', "langgraph"),
+    (b'event: custom\ndata: {"a":1}\n\n' * MAX_FRAMES, "langgraph"),
+    (b'event: values\ndata: {"type":"event","method":"values"}\n\n', "langgraph-v2"),
+    (METADATA + b"event: end\n\n", "langserve"),
+    (METADATA + b'event: data\ndata: "Hi"\n\n', "langserve"),
+    (b'event: error\ndata: {"status_code":500,"message":"x"}\n\n', "langserve"),
+    (METADATA + b'event: data\ndata: {"event":"on_llm_start","run_id":"r"}\n\n',
+     "langchain-events"),
+    (data('{"event":"on_chain_start","data":{},"run_id":"r"}'), "langchain-events"),
+])  # fmt: skip
+def test_servers_of_langchain_are_told_apart(stream, name):
+    assert detected(stream) == name
+
+
 def test_lines_of_json_are_recognised_as_well():
     detector = Detector(Head(media_type="application/x-ndjson"))
     (frame,) = frames_of(b'{"type":"token","content":"x"}\n', parser=LineParser())
@@ -72,11 +92,6 @@ def test_lines_of_json_are_recognised_as_well():
 # --- nobody guesses ------------------------------------------------------------------------
 
 FOREIGN = {
-    "langgraph": b'event: metadata\ndata: {"run_id":"r","attempt":1}\n\n'
-    b'event: error\ndata: {"error":"ValueError","message":"kaput"}\n\n',
-    "langgraph events": b'event: values\ndata: {"type":"event","method":"values"}\n\n',
-    "langserve": b'event: metadata\ndata: {"run_id":"r"}\n\nevent: end\n\n',
-    "langchain events": data('{"event":"on_chain_start","data":{},"run_id":"r"}'),
     "plain text": data("hello", "world"),
     "json without a kind": data("[1]", "2", '{"a":1}'),
     "comments": b": hi\n\n" * 3,
