@@ -398,8 +398,7 @@ class _ThreadDecoder:
         return self._messages.tool_event(data)
 
     def _custom(self, event: Json, place: str, data: Json) -> Iterator[ev.Event]:
-        data = as_object(event.get("params"))
-        value = data.get("data")
+        value = as_object(event.get("params")).get("data")  # of any type
         name = as_id(as_object(value).get("name"))
         yield ev.Custom(name=name or "custom", value=as_object(value).get("payload", value))
 
