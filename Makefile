@@ -42,14 +42,17 @@ pin:
 	.ci/pin "$(PY)"
 
 clean:
-	rm -rf $(VENV) tests/clients/node_modules dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-langgraph .services tests/clients/node_modules \
+	  dashboards/preview/node_modules dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/ready-demo: $(INPUTS)
 	.ci/setup $(VENV) "$(PY)" -e '.[all]'
 	@touch $@
 
-$(VENV)/ready-dev: $(INPUTS) .ci/clients .ci/services tests/clients/package.json
+$(VENV)/ready-dev: $(INPUTS) .ci/clients tests/clients/package.json .ci/services \
+  .ci/producers tests/producers/langgraph-constraints.txt
 	.ci/setup $(VENV) "$(PY)" -e '.[all]' --group dev
 	.ci/clients $(VENV)
+	.ci/producers $(VENV)-langgraph $(BIN)/python
 	.ci/services
 	@touch $@
