@@ -102,6 +102,38 @@ class RunMachine:
         elif self.opaque:
             self._gap(at_ns)
 
+    def more(self, like: ev.TextDelta | ev.ReasoningDelta, times: list[int], chars: int) -> None:
+        """Fold events like one that was just folded, of which only times and lengths are known.
+
+        The same as to feed each, where no text is kept. `chars` counts all of them together.
+        """
+        generation = self._open
+        if (
+            generation is None
+            or self.terminal is not None
+            or type(like) not in (ev.TextDelta, ev.ReasoningDelta)
+        ):
+            raise EventOrderError("more is to follow an event of its kind")
+        last_ns = self._last_output_ns
+        counts, longest_ns, total_ns = self._gap_counts, self._longest_gap_ns, 0
+        for at_ns in times:
+            if at_ns == last_ns or last_ns is None:
+                continue
+            gap_ns = at_ns - last_ns
+            last_ns = at_ns
+            counts[bisect_left(_GAP_EDGES_NS, gap_ns)] += 1
+            total_ns += gap_ns
+            if longest_ns is None or gap_ns > longest_ns:
+                longest_ns, self._longest_gap_at_ns = gap_ns, at_ns
+        self._last_output_ns, self._longest_gap_ns = last_ns, longest_ns
+        self._gap_sum_ns += total_ns
+        self.events += len(times)
+        self.last_event_ns = generation.last_token_ns = generation.finished_ns = times[-1]
+        if isinstance(like, ev.TextDelta):
+            generation.texts[_name(like.message_id)].chars += chars
+        else:
+            generation.reasoning.chars += chars
+
     def issue(self, kind: str, count: int = 1) -> None:
         """Record what was wrong with the stream; raise it, if strict. Kinds are a fixed set."""
         if self.strict:

@@ -35,6 +35,7 @@ class Anthropic(Dialect):
     """The Messages API of Anthropic, as providers and gateways stream it."""
 
     name = "anthropic"
+    plain_deltas = True
     says = says("run text reasoning tool_start arguments result model usage finish error terminal")
 
     def recognise(self, head: Head, frame: Frame) -> Fit:
