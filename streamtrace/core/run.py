@@ -102,22 +102,26 @@ class RunMachine:
         elif self.opaque:
             self._gap(at_ns)
 
-    def more(self, like: ev.TextDelta | ev.ReasoningDelta, times: list[int], chars: int) -> None:
-        """Fold events like one that was just folded, of which only times and lengths are known.
+    def may_grow(self, event: ev.Event) -> bool:
+        """Whether more of what this event said could follow, and would be no issue."""
+        if self.terminal is not None or self._open is None:
+            return False
+        if isinstance(event, ev.TextDelta):
+            message_id = _name(event.message_id)
+            return message_id in self._open.texts and message_id not in self._finished_messages
+        return isinstance(event, ev.ReasoningDelta)
 
-        The same as to feed each, where no text is kept. `chars` counts all of them together.
+    def grow(self, like: ev.TextDelta | ev.ReasoningDelta, times: list[int], chars: int) -> None:
+        """Fold events like one that was just folded and `may_grow`, where no text is kept.
+
+        The same as to feed each. `times` are theirs, `chars` counts all of them together.
         """
         generation = self._open
-        if (
-            generation is None
-            or self.terminal is not None
-            or type(like) not in (ev.TextDelta, ev.ReasoningDelta)
-        ):
-            raise EventOrderError("more is to follow an event of its kind")
+        assert generation is not None
         last_ns = self._last_output_ns
         counts, longest_ns, total_ns = self._gap_counts, self._longest_gap_ns, 0
         for at_ns in times:
-            if at_ns == last_ns or last_ns is None:
+            if last_ns is None or at_ns == last_ns:
                 continue
             gap_ns = at_ns - last_ns
             last_ns = at_ns

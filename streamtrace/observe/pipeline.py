@@ -137,7 +137,7 @@ class Pipeline:
         self, template: Template, times: list[int], chars: int, texts: list[str]
     ) -> None:
         if not self._needs_text:
-            self.machine.more(template.event, times, chars)
+            self.machine.grow(template.event, times, chars)
             return
         for at_ns, text in zip(times, texts, strict=True):
             self._event(msgspec.structs.replace(template.event, text=text), at_ns)
@@ -152,6 +152,7 @@ class Pipeline:
             or self.dialect is None
             or not self.dialect.plain_deltas
             or not isinstance(only, TextDelta | ReasoningDelta)
+            or not self.machine.may_grow(only)
         ):
             return
         if (

@@ -1,9 +1,9 @@
-"""Chunks that differ from the one before in the text of their delta only: read without reading JSON.
+"""Chunks that differ from the one before in the text of their delta only, read without JSON.
 
-Most of a stream is one frame again and again with another word in it. Once two of them in a row were
-decoded and differed in nothing else, the next one is compared with them: what stands before and
-behind the word must be the same bytes, and the word must be text that JSON writes as it is. Then it
-says what they said, with that text.
+Most of a stream is one frame again and again with another word in it. Once two of them in a row
+were decoded and differed in nothing else, the next one is compared with them: what stands before
+and behind the word must be the same bytes, and the word must be text that JSON writes as it is.
+Then it says what they said, with that text.
 
 Rules that hold here:
 
