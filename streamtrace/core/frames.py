@@ -170,6 +170,11 @@ class FrameParser:
             self._emit_pending(at_ns, frames, complete=False)
         return frames
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether the next bytes begin a frame."""
+        return not self._pending and not self._after_cr and self._head is None
+
     def resync(self) -> None:
         """Bytes were lost here: forget the frame under way, and go on after the next blank line.
 
@@ -273,6 +278,11 @@ class LineParser:
         complete = isinstance(load_json(bytes(self._pending)), dict | list)
         self._emit(at_ns, frames, complete)
         return frames
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether the next bytes begin a line."""
+        return not (self._pending or self._skipping or self._cut or self._at_start)
 
     def resync(self) -> None:
         """Bytes were lost here: forget the line under way, and go on with the next."""

@@ -104,6 +104,42 @@ class RunMachine:
         elif self.opaque:
             self._gap(at_ns)
 
+    def may_grow(self, event: ev.Event) -> bool:
+        """Whether more of what this event said could follow, and would be no issue."""
+        if self.terminal is not None or self._open is None:
+            return False
+        if isinstance(event, ev.TextDelta):
+            message_id = _name(event.message_id)
+            return message_id in self._open.texts and message_id not in self._finished_messages
+        return isinstance(event, ev.ReasoningDelta)
+
+    def grow(self, like: ev.TextDelta | ev.ReasoningDelta, times: list[int], chars: int) -> None:
+        """Fold events like one that was just folded and `may_grow`, where no text is kept.
+
+        The same as to feed each. `times` are theirs, `chars` counts all of them together.
+        """
+        generation = self._open
+        assert generation is not None
+        last_ns = self._last_output_ns
+        counts, longest_ns, total_ns = self._gap_counts, self._longest_gap_ns, 0
+        for at_ns in times:
+            if last_ns is None or at_ns == last_ns:
+                continue
+            gap_ns = at_ns - last_ns
+            last_ns = at_ns
+            counts[bisect_left(_GAP_EDGES_NS, gap_ns)] += 1
+            total_ns += gap_ns
+            if longest_ns is None or gap_ns > longest_ns:
+                longest_ns, self._longest_gap_at_ns = gap_ns, at_ns
+        self._last_output_ns, self._longest_gap_ns = last_ns, longest_ns
+        self._gap_sum_ns += total_ns
+        self.events += len(times)
+        self.last_event_ns = generation.last_token_ns = generation.finished_ns = times[-1]
+        if isinstance(like, ev.TextDelta):
+            generation.texts[_name(like.message_id)].chars += chars
+        else:
+            generation.reasoning.chars += chars
+
     def issue(self, kind: str, count: int = 1) -> None:
         """Record what was wrong with the stream; raise it, if strict. Kinds are a fixed set."""
         if self.strict:

@@ -48,6 +48,7 @@ class AgUi(Dialect):
     """The Agent-User Interaction protocol over SSE."""
 
     name = "ag-ui"
+    plain_deltas = True
     says = says(
         "run thread text reasoning tool_start arguments result step model usage "
         "input_required error terminal"

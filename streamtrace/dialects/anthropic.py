@@ -36,6 +36,7 @@ class Anthropic(Dialect):
     """The Messages API of Anthropic, as providers and gateways stream it."""
 
     name = "anthropic"
+    plain_deltas = True
     says = says("run text reasoning tool_start arguments result model usage finish error terminal")
     encodes = frozenset(AnthropicEncoder.table) - {ev.RunInterrupted, ev.RunCancelled}
     """Both are written, as the end of a message: the wire has no word for them."""

@@ -134,6 +134,9 @@ class Dialect:
     """Whether each line is a frame, as in JSON lines, and not each block up to a blank line."""
     media_types: tuple[str, ...] = ("text/event-stream",)
     """Media types of its streams. Those of the middleware's `dialect` are observed as well."""
+    plain_deltas: bool = False
+    """Whether a frame that differs from the one before in the text of its delta only adds that text
+    and changes nothing else in the decoder; then it is not decoded again."""
     says: ClassVar[frozenset[str]] = frozenset()
     """What the wire can say, out of `SAYS`."""
     encodes: ClassVar[frozenset[type[Event]]] = frozenset()

@@ -39,6 +39,7 @@ class OpenAIChat(Dialect):
     """`data:` frames with `chat.completion.chunk` objects, ended by `[DONE]`."""
 
     name = "openai-chat"
+    plain_deltas = True
     says = says("run text reasoning tool_start arguments model usage finish error terminal")
     objects: ClassVar[tuple[str, ...]] = ("chat.completion.chunk",)
     """What its chunks call themselves."""

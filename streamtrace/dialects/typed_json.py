@@ -31,6 +31,7 @@ class TypedJson(Dialect):
     """The last resort among those with text: a table of the kinds in common use."""
 
     name = "generic"
+    plain_deltas = True
     says = says("run thread text reasoning tool_start arguments result model usage error terminal")
     encodes = TypedJsonEncoder.encodes
 

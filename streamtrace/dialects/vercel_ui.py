@@ -65,6 +65,7 @@ class VercelUI(Dialect):
     """
 
     name = "vercel-ui"
+    plain_deltas = True
     says = says(
         "run text reasoning tool_start arguments result model usage finish input_required "
         "error terminal"

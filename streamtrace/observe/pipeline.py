@@ -7,17 +7,23 @@ it works; it never asks for more than it was fed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from streamtrace.core.content import ContentPolicy
-from streamtrace.core.events import Event
+from streamtrace.core.events import Event, ReasoningDelta, TextDelta
 from streamtrace.core.frames import MAX_FRAME_BYTES, Frame, FrameParser, LineParser
 from streamtrace.core.outcome import StreamEnd
 from streamtrace.core.run import RunMachine
 from streamtrace.core.summary import RunSummary
 from streamtrace.dialects.base import LINE_HEADERS, LINE_MEDIA_TYPES, Decoder, Dialect, Head
 from streamtrace.dialects.detect import BUILT_IN, UNKNOWN, Detector
+from streamtrace.observe.template import MAX_TRIES, SAFE, Template, plain_text, template_of
+
+MAX_ALIKE = 64
+"""Chunks that are read between two looks at the clock."""
 
 Listener = Callable[[Event, int], None]
 
@@ -58,6 +64,13 @@ class Pipeline:
         self._detector = Detector(head, dialects, hint)
         self._decoder: Decoder | None = None
         self._listener = listener
+        self._needs_text = listener is not None or (
+            policy is not None and (policy.keep or policy.hash)
+        )
+        self._template: Template | None = None
+        self._candidate: Template | None = None  # seen once
+        self._tries = 0
+        self._only: Event | None = None  # what the last frame said, if it was one event
 
     def feed(self, data: bytes, at_ns: int) -> None:
         """Bytes of the body, as they came at `at_ns` after the start."""
@@ -66,9 +79,92 @@ class Pipeline:
         self.body_bytes += len(data)
         if self._first_byte_ns is None:
             self._first_byte_ns = at_ns
-        if self._parser is not None:
-            for frame in self._parser.feed(data, at_ns):
-                self._frame(frame)
+        parser = self._parser
+        if parser is None:
+            return
+        was_at_rest = parser.is_at_rest
+        frames = parser.feed(data, at_ns)
+        for frame in frames:
+            self._frame(frame)
+        self._template = None
+        if self._tries < MAX_TRIES:
+            is_whole = len(frames) == 1 and was_at_rest and parser.is_at_rest
+            self._learn(data if is_whole else None)
+
+    def feed_alike(self, entries: Sequence[Any], start: int, epoch_ns: int) -> int:
+        """Of `[at_ns, body, …]` from `start` on, read what says one more piece of the same text.
+
+        Returns where the first other body is. `epoch_ns` is the start on the clock of the entries.
+        """
+        template = self._template
+        if template is None:
+            return start
+        before, behind = template.before, template.behind
+        front, around = len(before), len(before) + len(behind)
+        times: list[int] = []
+        texts: list[str] = []
+        chars = size = 0
+        end = min(len(entries), start + 2 * MAX_ALIKE)
+        position = start
+        while position < end:
+            body = entries[position + 1]
+            if (
+                body.__class__ is not bytes
+                or not body.startswith(before)
+                or not body.endswith(behind)
+            ):
+                break
+            length = len(body)
+            inner = body[front : front + length - around]
+            if inner.translate(None, SAFE) or length <= around or self._needs_text:
+                text = plain_text(inner) if length > around else None
+                if text is None:
+                    break
+                texts.append(text)
+                chars += len(text)
+            else:
+                chars += length - around
+            times.append(entries[position] - epoch_ns)
+            size += length
+            position += 2
+        if times:
+            self.frames += len(times)
+            self.body_bytes += size
+            self._tell_alike(template, times, chars, texts)
+        return position
+
+    def _tell_alike(
+        self, template: Template, times: list[int], chars: int, texts: list[str]
+    ) -> None:
+        if not self._needs_text:
+            self.machine.grow(template.event, times, chars)
+            return
+        for at_ns, text in zip(times, texts, strict=True):
+            self._event(msgspec.structs.replace(template.event, text=text), at_ns)
+
+    def _learn(self, chunk: bytes | None) -> None:
+        """Two chunks in a row that differ in their text make a template."""
+        candidate, only = self._candidate, self._only
+        self._candidate = None
+        if (
+            chunk is None
+            or only is None
+            or self.dialect is None
+            or not self.dialect.plain_deltas
+            or not isinstance(only, TextDelta | ReasoningDelta)
+            or not self.machine.may_grow(only)
+        ):
+            return
+        if (
+            candidate is not None
+            and candidate.text(chunk) == only.text
+            and msgspec.structs.replace(candidate.event, text=only.text) == only
+        ):
+            self._template = candidate
+            self._tries = 0
+        else:
+            self._tries += 1
+            self._candidate = template_of(chunk, only)
 
     def message(self, data: bytes, at_ns: int) -> None:
         """One WebSocket message: a frame by itself, and maybe one turn of many."""
@@ -82,6 +178,7 @@ class Pipeline:
 
     def lose(self, chunks: int, lost_bytes: int) -> None:
         """Chunks of the body that nobody kept. The parser goes on at the next boundary."""
+        self._template = self._candidate = None
         self.lost_chunks += chunks
         self.lost_bytes += lost_bytes
         if self._parser is not None:
@@ -141,11 +238,16 @@ class Pipeline:
         return decoder
 
     def _decode(self, decoder: Decoder, frame: Frame) -> None:
+        count = 0
+        event: Event | None = None
         try:
             for event in decoder.decode(frame):
                 self._event(event, frame.at_ns)
+                count += 1
         except Exception:  # the decoder may be the user's own: count it, and go on
             self.machine.issue("frame_undecodable")
+            count = 0
+        self._only = event if count == 1 else None
 
     def _event(self, event: Event, at_ns: int) -> None:
         self.machine.feed(event, at_ns)

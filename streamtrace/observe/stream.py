@@ -213,7 +213,13 @@ class Stream:
                 self._entries, self._position = self._tap.take(), 0
                 if not self._entries:
                     break
-            self._step(self._pipeline or self._begin())
+            pipeline = self._pipeline or self._begin()
+            if not self._offset:
+                self._position = pipeline.feed_alike(
+                    self._entries, self._position, self._exchange.started_ns
+                )
+            if self._position < len(self._entries):
+                self._step(pipeline)
             if time.perf_counter_ns() >= deadline_ns:
                 return True
         self._tap.give_back()
