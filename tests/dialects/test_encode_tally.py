@@ -52,10 +52,18 @@ def test_it_adds_up_as_the_run_machine_does(run):
     assert spent.total() == expected["tokens"] | expected["token_parts"]
 
 
-def test_models_beyond_the_bound_are_left_out(monkeypatch):
+def test_generations_beyond_the_bound_count_to_the_last(monkeypatch):
+    monkeypatch.setattr(tally, "MAX_GENERATIONS", 2)
+    spent = Tally()
+    for model in "abc":
+        spent.generation(ev.GenerationStarted(response_id=model, model=model))
+        spent.usage(ev.Usage(input_tokens=1))
+    assert [(one.model, one.input_tokens) for one in spent.by_model()] == [("a", 1), ("c", 1)]
+
+
+def test_models_of_a_run_beyond_the_bound_are_left_out(monkeypatch):
     monkeypatch.setattr(tally, "MAX_MODELS", 2)
     spent = Tally()
     for model in "abca":
-        spent.generation(ev.GenerationStarted(response_id=model))
-        spent.usage(ev.Usage(input_tokens=1, model=model))
-    assert [(one.model, one.input_tokens) for one in spent.by_model()] == [("a", 2), ("b", 1)]
+        spent.usage(ev.Usage(input_tokens=2, model=model, scope="run"))
+    assert [(one.model, one.input_tokens) for one in spent.by_model()] == [("a", 2), ("b", 2)]

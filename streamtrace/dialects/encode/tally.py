@@ -9,8 +9,8 @@ import msgspec
 from streamtrace.core import events as ev
 from streamtrace.core.jsonio import as_count
 
-MAX_MODELS = 1024
-"""Most entries that one run remembers; further ones are left out."""
+MAX_MODELS = MAX_GENERATIONS = 1024
+"""Most of each that one run remembers; further ones are left out, or count to the last."""
 
 COUNTS = (
     "input_tokens",
@@ -41,32 +41,33 @@ class Tally:
 
     def __init__(self) -> None:
         self._of_run: dict[_Model, _Counts] = {}
-        self._past: dict[_Model, _Counts] = {}
-        self._last: _Generation | None = None
-        self._is_open = False
+        self._generations: list[_Generation] = []
+        self._by_key: dict[str, _Generation] = {}
+        self._open: _Generation | None = None
 
     def generation(self, event: ev.GenerationStarted) -> bool:
-        """Whether this begins a generation; else it adds facts to the open one."""
-        last = self._last if self._is_open else None
-        key = event.response_id or event.key
-        same = last is not None and (key is None or last.key in (None, key))
-        if last is None or not same:
-            last = self._begin()
-        last.explicit = True
-        last.key = last.key or key
-        last.provider = event.provider or last.provider
-        last.model = event.model or last.model
+        """Whether this is another generation than the open one; else it adds facts to that."""
+        one, key = self._open, event.response_id or event.key
+        same = one is not None and (key is None or one.key in (None, key))
+        if one is None or not same:
+            one = self._open = self._by_key.get(key or "") or self._begin()
+        one.explicit = True
+        if key is not None:
+            one.key = one.key or key
+            self._by_key.setdefault(one.key, one)
+        one.provider = event.provider or one.provider
+        one.model = event.model or one.model
         return not same
 
     def output(self) -> None:
         """Something was generated."""
-        if not self._is_open:
-            self._begin()
+        if self._open is None:
+            self._open = self._begin()
 
     def result(self) -> None:
         """A tool answered: what follows is the model's next turn, where no event says so."""
-        if self._last is not None and not self._last.explicit:
-            self._is_open = False
+        if self._open is not None and not self._open.explicit:
+            self._open = None
 
     def usage(self, event: ev.Usage) -> None:
         """A report of a generation, or of the whole run."""
@@ -78,16 +79,18 @@ class Tally:
             if key in self._of_run or len(self._of_run) < MAX_MODELS:
                 self._of_run[key] = counts
             return
-        last = self._last or self._begin()
-        last.counts = {**last.counts, **counts}
-        last.provider = last.provider or event.provider
-        last.model = last.model or event.model
+        if self._open is None and not self._generations:
+            self._open = self._begin()
+        one = self._open or self._generations[-1]
+        one.counts = {**one.counts, **counts}
+        one.provider = one.provider or event.provider
+        one.model = one.model or event.model
 
     def by_model(self) -> list[ev.Usage]:
         """One entry per provider and model, of those that anything is known of so far."""
         return [
             ev.Usage(provider=provider, model=model, **counts, scope="run")
-            for (provider, model), counts in (self._of_run or self._with_last()).items()
+            for (provider, model), counts in (self._of_run or self._of_generations()).items()
             if counts
         ]
 
@@ -99,19 +102,16 @@ class Tally:
         return total
 
     def _begin(self) -> _Generation:
-        self._past = self._with_last()
-        self._is_open = True
-        self._last = _Generation()
-        return self._last
+        if len(self._generations) >= MAX_GENERATIONS:
+            return self._generations[-1]
+        self._generations.append(_Generation())
+        return self._generations[-1]
 
-    def _with_last(self) -> dict[_Model, _Counts]:
-        last = self._last
-        key = (None, None) if last is None else (last.provider, last.model)
-        if last is None or (key not in self._past and len(self._past) >= MAX_MODELS):
-            return self._past
-        counts = dict(self._past.get(key, {}))
-        _add(counts, last.counts)
-        return {**self._past, key: counts}
+    def _of_generations(self) -> dict[_Model, _Counts]:
+        totals: dict[_Model, _Counts] = {}
+        for one in self._generations:
+            _add(totals.setdefault((one.provider, one.model), {}), one.counts)
+        return totals
 
 
 def _add(total: _Counts, counts: dict[str, int] | dict[str, int | None]) -> None:
