@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from streamtrace.core.events import TextDelta
+from streamtrace.core.events import TextDelta, Usage
 from streamtrace.core.frames import Frame, FrameParser, LineParser
 from streamtrace.core.jsonio import clean_text
 from streamtrace.core.outcome import StreamEnd
@@ -128,13 +128,16 @@ class Delta(NamedTuple):
 
 
 def deltas(dialect: Dialect, body: Body) -> list[Delta]:
-    """Those of a stream."""
+    """Those of a stream that go on with a text: the frame before told a piece of it as well."""
     frames, decoder = parse(body), dialect.open(body.head)
-    return [
-        Delta(body, frames[:at], frame)
-        for at, frame in enumerate(frames)
-        if is_delta(list(decoder.decode(frame)))
-    ]
+    found: list[Delta] = []
+    before: list[Any] = []
+    for at, frame in enumerate(frames):
+        events = list(decoder.decode(frame))
+        if is_delta(events) and is_delta(before) and events[0].message_id == before[0].message_id:
+            found.append(Delta(body, frames[:at], frame))
+        before = events
+    return [one for one in found if tells_text_only(dialect, one)]
 
 
 def is_delta(events: list[Any]) -> bool:
@@ -152,9 +155,34 @@ def decoder_for(dialect: Dialect, delta: Delta) -> Decoder:
     return decoder
 
 
-def tells_again(dialect: Dialect, delta: Delta) -> bool:
+def tells_text_only(dialect: Dialect, delta: Delta) -> bool:
+    """Whether the frame can come again, and leaves the end as it was but for running totals."""
     decoder = decoder_for(dialect, delta)
-    return all(is_delta(list(decoder.decode(delta.frame))) for _ in range(3))
+    again = all(is_delta(list(decoder.decode(delta.frame))) for _ in range(3))
+    ends = ([*one.close()] for one in (decoder, decoder_for(dialect, delta)))
+    after, without = ([one for one in end if not isinstance(one, Usage)] for end in ends)
+    return again and after == without
+
+
+def shape(value: Any) -> Any:
+    """The fields and types of a JSON value, whatever it says."""
+    if isinstance(value, dict):
+        return frozenset((key, shape(inner)) for key, inner in value.items())
+    return tuple(map(shape, value)) if isinstance(value, list) else type(value)
+
+
+def typical(found: list[Delta]) -> Delta | None:
+    """Of the shape that is most frequent, the frame of median size; of equals, the largest."""
+    shapes: dict[Any, list[Delta]] = defaultdict(list)
+    for one in found:
+        frame = one.frame
+        shapes[frame.event is None, frame.id is None, shape(frame.json())].append(one)
+    medians = [
+        (len(alike), median.size(), median)
+        for alike in shapes.values()
+        for median in [sorted(alike, key=Delta.size)[len(alike) // 2]]
+    ]
+    return max(medians, key=lambda one: one[:2])[2] if medians else None
 
 
 def delta_cost(dialect: Dialect, delta: Delta, rounds: int) -> dict[str, Any]:
@@ -187,16 +215,14 @@ def delta_cost(dialect: Dialect, delta: Delta, rounds: int) -> dict[str, Any]:
 
 
 def measure_deltas(rounds: int) -> list[dict[str, Any]]:
-    """Of each dialect the text frame next to median size, out of recordings, else of samples."""
+    """Of each dialect the typical frame with text, out of recordings, else of samples."""
     costs = []
     recorded = recordings()
     for dialect in BUILT_IN:
         found: list[Delta] = []
         for bodies in (recorded[dialect.name], samples(dialect.name)):
             found = found or [one for body in bodies for one in deltas(dialect, body)]
-        middle = statistics.median_low(one.size() for one in found) if found else 0
-        found.sort(key=lambda one: abs(one.size() - middle))
-        delta = next((one for one in found if tells_again(dialect, one)), None)
+        delta = typical(found)
         if delta is not None:
             costs.append(delta_cost(dialect, delta, rounds))
     return costs

@@ -102,28 +102,30 @@ def error_fit(head: Head, frame: Frame, methods: tuple[str, ...]) -> Fit:
 NOT_HOT = (msgspec.DecodeError, UnicodeError, RecursionError)
 
 
-class TextPart(msgspec.Struct, gc=False):
-    """A part that is text, and nothing but text."""
-
+class _TextPart(msgspec.Struct, gc=False):
     text: str
-    metadata: Any = None
+    metadata: None = None
 
 
-class HotArtifact(msgspec.Struct, rename="camel", gc=False):
-    """An artifact of text parts only."""
+class _Silent(msgspec.Struct, gc=False):
+    """Metadata that tells nothing."""
 
+    adk_usage_metadata: None = None
+
+
+class _HotArtifact(msgspec.Struct, rename="camel", gc=False):
     artifact_id: str
-    parts: list[TextPart]
-    metadata: Any = None
+    parts: tuple[_TextPart]
+    metadata: _Silent | None = None
 
 
 class HotUpdate(msgspec.Struct, rename="camel", gc=False):
-    """An artifact update of text parts only."""
+    """An artifact update of one part that is text, and nothing but text."""
 
-    artifact: HotArtifact
+    artifact: _HotArtifact
     append: bool = False
     last_chunk: bool = False
-    metadata: Any = None
+    metadata: _Silent | None = None
 
 
 class _HotResult(msgspec.Struct, rename="camel", gc=False):
@@ -151,7 +153,7 @@ class A2ADecoder:
         self._nameless_calls = 0
 
     def hot(self, data: bytes) -> HotUpdate | None:
-        """The artifact update, if the frame is one of text parts only."""
+        """The artifact update, if the frame is one of text only."""
         try:
             frame = _hot_decoder.decode(data)
         except NOT_HOT:
@@ -172,8 +174,13 @@ class A2ADecoder:
         """What the frame says."""
         if self._has_task and not self._waits and frame.data and frame.event != "error":
             update = self.hot(frame.data)
-            if update is not None and (more := self._more(update)):
-                return (more,)
+            if update is not None and update.append and not update.last_chunk:
+                artifact = update.artifact
+                text = artifact.parts[0].text
+                known = self._said.texts.get(artifact.artifact_id)
+                if known is not None and text:
+                    known.add(text)
+                    return (ev.TextDelta(text=text, message_id=artifact.artifact_id),)
         value = frame.json()
         if isinstance(value, dict):
             if frame.event == "error" or value.get("error"):
@@ -191,19 +198,6 @@ class A2ADecoder:
     def close(self) -> Iterable[ev.Event]:
         """That a stream stopped says nothing."""
         return ()
-
-    def _more(self, update: HotUpdate) -> ev.Event | None:
-        artifact = update.artifact
-        part = artifact.parts[0] if len(artifact.parts) == 1 else None
-        if part is None or not part.text or not update.append or update.last_chunk:
-            return None
-        if part.metadata is not None or not _is_plain(update.metadata, artifact.metadata):
-            return None
-        known = self._said.texts.get(artifact.artifact_id)
-        if known is None:
-            return None
-        known.add(part.text)
-        return ev.TextDelta(text=part.text, message_id=artifact.artifact_id)
 
     def _task(self, task: _Fields) -> Iterator[ev.Event]:
         follows = not self._begun and _state(task.get("status")) in _UNDER_WAY
@@ -395,14 +389,6 @@ def _awaited(message: _Fields) -> str | None:
         if as_object(part.get("metadata")).get("adk_is_long_running") is True:
             return as_id(as_object(part.get("data")).get("id"))
     return None
-
-
-def _is_plain(*metadata: Any) -> bool:
-    """Whether nothing is told by these."""
-    for one in metadata:
-        if one is not None and (not isinstance(one, dict) or _USAGE in one):
-            return False
-    return True
 
 
 def _reason(error: _Fields) -> str | None:

@@ -89,7 +89,7 @@ class _PlainPart(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 
 
 class _Message(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    role: str
+    role: Literal["assistant"]
     content: str | list[_PlainPart]
     reasoning_content: str = ""
 
@@ -101,7 +101,7 @@ class _Choice(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 
 
 class _Output(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    choices: list[_Choice]
+    choices: tuple[_Choice]
 
 
 class _More(msgspec.Struct, gc=False, forbid_unknown_fields=True):
@@ -197,19 +197,20 @@ class _DashScopeDecoder:
             more = _more_decoder.decode(data)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             return None
-        choices = more.output.choices
-        if more.request_id != self._id or len(choices) != 1 or not self._is_simple:
+        if more.request_id != self._id or not self._is_simple:
             return None
-        usage = bytes(more.usage)
-        self._usage = usage if len(usage) > len(b"null") else self._usage
-        message = choices[0].message
+        if len(more.usage) > len(b"null"):
+            self._usage = more.usage
+        message = more.output.choices[0].message
         events: _Events = []
         if message.reasoning_content:
             self._tell(ev.ReasoningDelta, 0, message.reasoning_content, events)
-        content = message.content
-        text = content if isinstance(content, str) else "".join(part.text for part in content)
-        if text:
-            self._tell(ev.TextDelta, 0, text, events)
+        text = message.content
+        if not isinstance(text, str):
+            text = "".join(part.text for part in text)
+        delta = text and self._texts[ev.TextDelta].delta(0, text)
+        if delta:
+            events.append(ev.TextDelta(text=delta, message_id=self._id))
         return events
 
     def _unrepeated(self, chat: Iterable[ev.Event]) -> _Events:
@@ -289,8 +290,8 @@ class _DashScopeDecoder:
 
     def _tell_usage(self, events: _Events) -> None:
         usage, self._usage = self._usage, None
-        if isinstance(usage, bytes):
-            usage = load_json(usage)
+        if isinstance(usage, msgspec.Raw):
+            usage = load_json(bytes(usage))
         models = as_object(usage).get("models")
         if isinstance(models, list):
             for one in map(as_object, models):

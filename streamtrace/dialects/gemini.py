@@ -79,10 +79,15 @@ class Gemini(Dialect):
 # The hot frames: text or thoughts of one candidate, and the usage so far.
 
 
+class _NoSources(Closed):
+    pass
+
+
 class _Candidate(Closed):
     content: Content
     index: int = 0
     safety_ratings: msgspec.Raw = msgspec.Raw()
+    grounding_metadata: _NoSources | None = None
 
 
 class _Hot(Closed):
@@ -127,11 +132,10 @@ class _GeminiDecoder:
             if answer is not None:
                 if hot.usage_metadata is not None:
                     self._usage = hot.usage_metadata
-                events = []
-                for piece in candidate.content.parts:
-                    if piece.text:
-                        events.append(text_event(piece.text, piece.thought, answer.message_id))
-                return events
+                piece = candidate.content.parts[0]
+                if not piece.text:
+                    return ()
+                return (text_event(piece.text, piece.thought, answer.message_id),)
         return self._decode(frame)
 
     def close(self) -> Iterator[ev.Event]:

@@ -72,8 +72,13 @@ class _Text(_Closed, tag="text"):
     text: str
 
 
+class _Summary(_Closed):
+    type: Literal["text"]
+    text: str
+
+
 class _Thought(_Closed, tag="thought_summary"):
-    content: _Text
+    content: _Summary
 
 
 class _Arguments(_Closed, tag="arguments_delta"):

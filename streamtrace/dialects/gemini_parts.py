@@ -49,9 +49,9 @@ class Piece(Closed):
 
 
 class Content(Closed):
-    """Text of the model."""
+    """A piece of the model's text."""
 
-    parts: list[Piece]
+    parts: tuple[Piece]
     role: Literal["model"] = "model"
 
 
@@ -81,8 +81,9 @@ def _camel(key: str) -> str:
 
 def text_event(text: str, is_thought: bool, message_id: str | None) -> ev.Event:
     """A piece of the answer, or of the thoughts before it."""
-    kind = ev.ReasoningDelta if is_thought else ev.TextDelta
-    return kind(text=text, message_id=message_id)
+    if is_thought:
+        return ev.ReasoningDelta(text=text, message_id=message_id)
+    return ev.TextDelta(text=text, message_id=message_id)
 
 
 def usage_of(value: Any) -> ev.Usage | None:

@@ -162,11 +162,8 @@ class _AdkDecoder:
             if turn is not None and hot.model_version == turn.model and is_idle:
                 if hot.usage_metadata is not None:
                     turn.usage = hot.usage_metadata
-                events = []
-                for piece in hot.content.parts:
-                    if piece.text:
-                        events.append(turn.grow(piece.text, piece.thought))
-                return events
+                piece = hot.content.parts[0]
+                return (turn.grow(piece.text, piece.thought),) if piece.text else ()
         return self._decode(frame)
 
     def _is_idle(self, actions: msgspec.Raw) -> bool:

@@ -95,7 +95,7 @@ class _ConversationDecoder:
 
     def _begin(self) -> None:
         self._turn: tuple[str | None, str | None] | None = None  # the open one: its id and model
-        self._hot: tuple[str, str | None] | None = None  # message and model of the last text
+        self._hot: tuple[str, str | None, str | None] | None = None  # who said the last text
         self._models: dict[str, None] = {}
         self._executions: dict[str, _Call] = {}  # open ones, by what the wire calls them
         self._functions: dict[str, _Call] = {}
@@ -106,7 +106,7 @@ class _ConversationDecoder:
     def decode(self, frame: Frame) -> Iterable[ev.Event]:
         if frame.data is not None and self._hot is not None:
             more = _read_output(frame.data)
-            if more is not None and (more.id, more.model) == self._hot:
+            if more is not None and (more.id, more.model, more.agent_id) == self._hot:
                 return (ev.TextDelta(text=more.content, message_id=more.id),)
         value = frame.json()
         if frame.data is None or (value is None and not frame.complete):
@@ -210,7 +210,8 @@ class _ConversationDecoder:
         for chunk in content if isinstance(content, list) else [content]:
             self._chunk(message_id, chunk, events)
         if message_id is not None and message_id == fields["id"]:
-            self._hot = (message_id, as_string(fields.get("model")))
+            model, agent = as_string(fields.get("model")), as_string(fields.get("agent_id"))
+            self._hot = (message_id, model, agent)
 
     def _open_message(self, message_id: str | None, events: _Events) -> None:
         known, self._message_id = self._message_id, message_id

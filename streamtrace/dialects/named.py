@@ -12,7 +12,9 @@ Rules that hold here:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
+
+import msgspec
 
 from streamtrace.core.events import Custom, Event, Heartbeat, TextDelta
 from streamtrace.core.frames import Frame
@@ -69,13 +71,41 @@ class AgentFlow(_Named):
         return Fit.NO if plain else super().recognise(head, frame)
 
 
+# The hot frame: a piece of text, alone or in an object.
+
+
+class _Piece(msgspec.Struct, gc=False):
+    content: str
+    role: Literal["assistant", "ai"] | None = None
+
+
+_piece_decoder = msgspec.json.Decoder(_Piece)
+
+
+def _read_text(data: bytes) -> str | None:
+    if not data.startswith(b"{"):
+        return data.decode("utf-8", "replace")
+    try:
+        return _piece_decoder.decode(data).content
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
+
+
 class _NamedDecoder:
     def __init__(self) -> None:
         self._calls = house.ToolCalls()
         self._told = False
 
-    def decode(self, frame: Frame) -> Iterator[Event]:
+    def decode(self, frame: Frame) -> Iterable[Event]:
         """What the frame says; one that was cut off says nothing."""
+        if frame.event in _TEXT_EVENTS and frame.data and frame.complete and frame.stray is None:
+            text = _read_text(frame.data)
+            if text:
+                self._told = True
+                return (TextDelta(text=text),)
+        return self._decode(frame)
+
+    def _decode(self, frame: Frame) -> Iterator[Event]:
         failure = house.stray_failure(frame)
         if failure is not None:
             yield failure
@@ -125,9 +155,10 @@ class _NamedDecoder:
         yield Heartbeat()
 
 
+_TEXT_EVENTS = (Cognis.text_event, AgentFlow.text_event)
+
 _HANDLERS: Mapping[str, Callable[[_NamedDecoder, Frame], Iterator[Event]]] = {
-    "token": _NamedDecoder.text,
-    "message_chunk": _NamedDecoder.text,
+    **dict.fromkeys(_TEXT_EVENTS, _NamedDecoder.text),
     "tool_start": _NamedDecoder.tool_start,
     "tool_end": _NamedDecoder.tool_end,
     "done": _NamedDecoder.done,

@@ -51,8 +51,8 @@ class _OpenWebUIDecoder:
         self._chat = OpenAIChat().decoder()
 
     def decode(self, frame: Frame) -> Iterable[ev.Event]:
-        events = tuple(self._chat.decode(frame))
-        if len(events) == 1 and isinstance(events[0], ev.Custom):
+        events = self._chat.decode(frame)
+        if [type(event) for event in events] == [ev.Custom]:
             value = as_object(frame.json())
             own = [key for key in _FRAMES if key in value]
             if own:

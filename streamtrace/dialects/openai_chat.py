@@ -186,17 +186,22 @@ class _ChatDecoder:
         if not isinstance(choice, _Choice) or type(choice.index) is not int:
             return None
         delta, answer = choice.delta, self._answers.get(choice.index)
-        if not isinstance(delta, _Delta) or type(delta.content) is not str or answer is None:
-            return None
+        if isinstance(delta, _Delta):
+            text = delta.content
+            has_more = (
+                delta.reasoning_content
+                or delta.reasoning
+                or delta.reasoning_details
+                or delta.refusal
+                or delta.tool_calls
+                or delta.function_call
+                or delta.audio
+                or delta.annotations
+            )
+        else:
+            text, has_more = choice.text, None
         has_more = (
-            delta.reasoning_content
-            or delta.reasoning
-            or delta.reasoning_details
-            or delta.refusal
-            or delta.tool_calls
-            or delta.function_call
-            or delta.audio
-            or delta.annotations
+            has_more
             or choice.finish_reason
             or choice.usage
             or choice.error
@@ -205,9 +210,9 @@ class _ChatDecoder:
             or chunk.moderation
             or chunk.error
         )
-        if has_more or not delta.content:
+        if has_more or not text or type(text) is not str or answer is None:
             return None
-        return ev.TextDelta(text=delta.content, message_id=answer.message_id)
+        return ev.TextDelta(text=text, message_id=answer.message_id)
 
     def _read_data(self, frame: Frame, data: bytes, chunk: _Wire, events: _Events) -> None:
         if frame.event == "error":

@@ -30,7 +30,8 @@ class Text:
     def add(self, text: str) -> None:
         """More of it, as news."""
         self.is_news = True
-        self.know(text)
+        self.chars += len(text)
+        self._checksum = crc32(text.encode("utf-8", "surrogatepass"), self._checksum)
 
     def know(self, text: str) -> None:
         """More of it."""

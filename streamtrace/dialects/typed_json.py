@@ -12,7 +12,9 @@ Rules that hold here:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
+
+import msgspec
 
 from streamtrace.core.events import Custom, Event, Heartbeat, ReasoningDelta, RunFinished, TextDelta
 from streamtrace.core.frames import Frame
@@ -58,6 +60,31 @@ class TypedJson(Dialect):
         return TypedJsonEncoder()
 
 
+# The hot frame: a piece of text.
+
+_Delta: TypeAlias = Literal[
+    "token", "text", "content", "delta", "chunk", "message_chunk",
+    "text_delta", "text_chunk", "content_delta",
+]  # fmt: skip
+
+
+class _Piece(msgspec.Struct, gc=False):
+    type: _Delta
+    content: str
+    role: Literal["assistant", "ai"] | None = None
+    data: None = None
+
+
+_piece_decoder = msgspec.json.Decoder(_Piece)
+
+
+def _read_text(data: bytes) -> str | None:
+    try:
+        return _piece_decoder.decode(data).content
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
+
+
 class _TypedJsonDecoder:
     def __init__(self) -> None:
         self._calls = house.ToolCalls()
@@ -65,8 +92,16 @@ class _TypedJsonDecoder:
         self._told = False
         self._model: str | None = None
 
-    def decode(self, frame: Frame) -> Iterator[Event]:
+    def decode(self, frame: Frame) -> Iterable[Event]:
         """What the frame says; one that was cut off says nothing, but for the sentinel."""
+        if frame.data is not None and frame.complete and frame.stray is None:
+            text = _read_text(frame.data)
+            if text:
+                self._streamed = self._told = True
+                return (TextDelta(text=text),)
+        return self._decode(frame)
+
+    def _decode(self, frame: Frame) -> Iterator[Event]:
         failure = house.stray_failure(frame)
         if failure is not None:
             yield failure
@@ -162,8 +197,7 @@ _SHARED: Mapping[str, _Handler] = {
 
 _HANDLERS: Mapping[str, _Handler] = {
     **_SHARED,
-    **_all(_decoder.delta, ("token", "text", "content", "delta", "chunk", "message_chunk")),
-    **_all(_decoder.delta, ("text_delta", "text_chunk", "content_delta")),
+    **_all(_decoder.delta, get_args(_Delta)),
     **_all(_decoder.whole, ("answer", "final_answer", "response")),
     **_all(_decoder.reasoning, ("thinking", "reasoning", "thought")),
     **_all(_decoder.reasoning, ("thinking_delta", "reasoning_delta")),
