@@ -27,11 +27,11 @@ MAX_FRAME_BYTES = 512 * 1024
 """Default limit of one frame. Clients set 10 Mi characters (@ag-ui/client) or none; the largest
 real frame known to us, an image in base64, has 100 kB."""
 
-_LF = 0x0A  # bytes are searched for a number in a tenth of the time
 _BOM = b"\xef\xbb\xbf"
 _MAX_RETRY_DIGITS = 15
 _MAX_OPENING_BYTES = 256
-_CR = 0x0D
+_LONG_LINE_BYTES = 512
+_NUL, _LF, _CR = b"\0\n\r"  # bytes are searched for a number in a tenth of the time
 
 
 class Frame(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -110,7 +110,8 @@ class FrameParser:
         """The frames that `data` completes, all with the time `at_ns`."""
         if 0 < len(self._pending) <= len(data) and not (self._skipping or self._after_cr):
             # In one go, for whole frames are read in less time; what is held is at most doubled.
-            data = bytes(self._pending) + data
+            pending = bytes(self._pending)
+            data = (pending.replace(b"\n", b"\r\n") if _CR in data else pending) + data
             self._pending.clear()
         if self._head is not None:
             data = self._head + data
@@ -124,19 +125,21 @@ class FrameParser:
             data = data.removeprefix(b"\n")
         frames: list[Frame] = []
         if not self._pending and data.startswith((b"data: ", b"event: ")):
-            end = len(data) - 2  # many servers send one frame of one line in one piece
-            if (
-                data.find(b"\n") == end <= self._max_frame_bytes
-                and data.startswith(b"data: ")
+            end, line = len(data) - 2, data.find(b"\n")
+            is_data = data.startswith(b"data: ")
+            if (  # many servers send one frame of one line in one piece
+                line == end <= self._max_frame_bytes
+                and is_data
                 and data.endswith(b"\n")
-                and b"\r" not in data
+                and _CR not in data
             ):
                 return [Frame(at_ns=at_ns, data=data[6:end])]
-            end = self._take_plain_blocks(data, at_ns, frames)
-            if end == len(data):
-                return frames
-            data = data[end:]
-        if b"\r" in data:
+            if not is_data or line > _LONG_LINE_BYTES or _CR in data:  # others are split as fast
+                end = self._take_plain_blocks(data, at_ns, frames)
+                if end == len(data):
+                    return frames
+                data = data[end:]
+        if _CR in data:
             self._after_cr = data.endswith(b"\r")
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
@@ -220,11 +223,11 @@ class FrameParser:
                 id_start = value_end + len(opening.id_line)
                 last_end = find(b"\n", id_start) + 1 - line_end_size
                 id_bytes = data[id_start:last_end]
-                if not begins(blank, last_end) or b"\r" in id_bytes or b"\0" in id_bytes:
+                if not begins(blank, last_end) or _CR in id_bytes or _NUL in id_bytes:
                     break
                 frame_id = id_bytes.decode("utf-8", "replace")
             value, end = data[value_start:value_end], last_end + len(blank)
-            if b"\r" in value or end - start > self._max_frame_bytes:
+            if _CR in value or end - start > self._max_frame_bytes:
                 break
             frames.append(Frame(at_ns=at_ns, data=value, event=opening.event, id=frame_id))
             start = end

@@ -20,7 +20,7 @@ import msgspec
 
 from streamtrace.core import events as ev
 from streamtrace.core.frames import Frame
-from streamtrace.core.jsonio import as_id, as_object
+from streamtrace.core.jsonio import as_id, as_object, load_json
 from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
 from streamtrace.dialects.langchain import (
     failure_of,
@@ -87,10 +87,12 @@ class _LangServeDecoder:
         self._ended = False
 
     def decode(self, frame: Frame) -> Iterable[ev.Event]:
-        if frame.event == "data" and frame.data is not None:
+        if frame.event == "data" and frame.data is not None and frame.complete:
+            if frame.data.startswith(b'"') and isinstance(text := load_json(frame.data), str):
+                return (ev.TextDelta(text=text),) if text else ()
             hot = _read_hot(frame.data)
-            if hot is not None and (text := self._messages.more(hot, _SOURCE)):
-                return text
+            if hot is not None and (events := self._messages.more(hot, _SOURCE)):
+                return events
         handler = _FRAMES.get(frame.event or "")
         if handler is not None and frame.complete:
             return handler(self, frame)
