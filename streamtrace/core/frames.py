@@ -71,6 +71,22 @@ class _Opening(msgspec.Struct, frozen=True, gc=False):
     blank_line: bytes
     id_line: bytes
 
+    def read(self, data: bytes, at_ns: int) -> Frame | None:
+        """The frame that `data` is, if it is one block and begins so."""
+        if not data.endswith(self.blank_line):
+            return None
+        value, frame_id = data[len(self.text) : -len(self.blank_line)], None
+        if _LF in value:
+            value, _, id_bytes = value.partition(self.id_line)
+            if not id_bytes or _LF in id_bytes or _CR in id_bytes or _NUL in id_bytes:
+                return None
+            frame_id = id_bytes.decode("utf-8", "replace")
+            if _LF in value:
+                return None
+        if _CR in value:
+            return None
+        return Frame(at_ns=at_ns, data=value, event=self.event, id=frame_id)
+
 
 def _read_opening(data: bytes, start: int) -> _Opening | None:
     """The line of an event if there is one, and the name of the data line behind it."""
@@ -104,37 +120,36 @@ class FrameParser:
         self._after_cr = False
         self._opening: _Opening | None = None
         self._has_id = False
+        self._behind_id: tuple[bytes, str | None, bytes | None] | None = None
         self._head: bytes | None = b""  # held back while it may still become a byte order mark
 
     def feed(self, data: bytes, at_ns: int = 0) -> list[Frame]:
         """The frames that `data` completes, all with the time `at_ns`."""
-        if 0 < len(self._pending) <= len(data) and not (self._skipping or self._after_cr):
-            # In one go, for whole frames are read in less time; what is held is at most doubled.
-            pending = bytes(self._pending)
-            data = (pending.replace(b"\n", b"\r\n") if _CR in data else pending) + data
-            self._pending.clear()
-        if self._head is not None:
-            data = self._head + data
-            if len(data) < len(_BOM) and _BOM.startswith(data):
-                self._head = data
-                return []
-            self._head = None
-            data = data.removeprefix(_BOM)
-        if self._after_cr and data:
-            self._after_cr = False
-            data = data.removeprefix(b"\n")
+        if self._pending or self._after_cr or self._head is not None:
+            if 0 < len(self._pending) <= len(data) and not (self._skipping or self._after_cr):
+                # In one go, for whole frames are read faster; what is held is at most doubled.
+                pending = bytes(self._pending)
+                data = (pending.replace(b"\n", b"\r\n") if _CR in data else pending) + data
+                self._pending.clear()
+            if self._head is not None:
+                data = self._head + data
+                if len(data) < len(_BOM) and _BOM.startswith(data):
+                    self._head = data
+                    return []
+                self._head = None
+                data = data.removeprefix(_BOM)
+            if self._after_cr and data:
+                self._after_cr = False
+                data = data.removeprefix(b"\n")
         frames: list[Frame] = []
-        if not self._pending and data.startswith((b"data: ", b"event: ")):
-            end, line = len(data) - 2, data.find(b"\n")
+        if not self._pending:
+            frame = self._read_one(data, at_ns)
+            if frame is not None:
+                return [frame]
             is_data = data.startswith(b"data: ")
-            if (  # many servers send one frame of one line in one piece
-                line == end <= self._max_frame_bytes
-                and is_data
-                and data.endswith(b"\n")
-                and _CR not in data
-            ):
-                return [Frame(at_ns=at_ns, data=data[6:end])]
-            if not is_data or line > _LONG_LINE_BYTES or _CR in data:  # others are split as fast
+            if data.startswith(b"event: ") or (
+                is_data and (_CR in data or data.find(b"\n") > _LONG_LINE_BYTES)
+            ):  # others are split as fast
                 end = self._take_plain_blocks(data, at_ns, frames)
                 if end == len(data):
                     return frames
@@ -162,7 +177,7 @@ class FrameParser:
                 self._emit(None, at_ns, frames)
             elif block.startswith(b"data: ") and _LF not in block:
                 frames.append(Frame(at_ns=at_ns, data=block[6:]))
-            elif (frame := _read_usual(block, at_ns)) is not None:
+            elif (frame := _read_usual(block, len(block), at_ns)) is not None:
                 frames.append(frame)
             else:
                 self._emit(block, at_ns, frames)
@@ -195,6 +210,42 @@ class FrameParser:
         if self._pending:
             self._pending[:] = b"?"
             self._skipping = self._cut = True
+
+    def _read_one(self, data: bytes, at_ns: int) -> Frame | None:
+        """The frame that `data` is, if it is one of a usual shape: most servers send such."""
+        if len(data) > self._max_frame_bytes:
+            return None
+        if data.startswith(b"event: "):
+            opening = self._opening
+            if opening is None or not data.startswith(opening.text):
+                return None
+            return opening.read(data, at_ns)
+        if not data.endswith(b"\n\n"):
+            if not data.startswith(b"data: ") or not data.endswith(b"\r\n\r\n"):
+                return None
+            value = data[6:-4]
+        elif data.startswith(b"data: "):
+            value = data[6:-2]
+        else:
+            return None if _CR in data else self._read_with_id(data, at_ns)
+        return None if _LF in value or _CR in value else Frame(at_ns=at_ns, data=value)
+
+    def _read_with_id(self, data: bytes, at_ns: int) -> Frame | None:
+        """A block of a usual shape; where an id comes first, what is behind it is mostly alike."""
+        start = data.find(b"\n") + 1 if data.startswith(b"id:") else 0
+        known = self._behind_id
+        if start and known is not None and data.startswith(known[0], start):
+            value, frame_id = data[start + len(known[0]) : -2], data[3 : start - 1]
+            if _LF in value or _NUL in frame_id:
+                return None
+            text = frame_id.removeprefix(b" ").decode("utf-8", "replace")
+            return Frame(at_ns=at_ns, data=value, event=known[1], id=text, comment=known[2])
+        frame = _read_usual(data, len(data) - 2, at_ns)
+        if frame is not None and start:
+            behind = data[start : len(data) - 2 - len(frame.data or b"")]
+            if len(behind) <= _MAX_OPENING_BYTES:
+                self._behind_id = (behind, frame.event, frame.comment)
+        return frame
 
     def _take_plain_blocks(self, data: bytes, at_ns: int, frames: list[Frame]) -> int:
         """Read the blocks at the start that are a line of data, with maybe one of event before it
@@ -256,7 +307,7 @@ class FrameParser:
         if block is None:
             frames.append(Frame(at_ns=at_ns, oversized=True, complete=complete))
         else:
-            frame = _read_usual(block, at_ns) if complete else None
+            frame = _read_usual(block, len(block), at_ns) if complete else None
             if frame is None:
                 frame = _read_block(block, at_ns, complete)
             if frame is not None:
@@ -390,12 +441,12 @@ _usual_opening = re.compile(
 """How nearly all blocks begin whose last line is the data."""
 
 
-def _read_usual(block: bytes, at_ns: int) -> Frame | None:
+def _read_usual(block: bytes, end: int, at_ns: int) -> Frame | None:
     """A block of the usual shape, as `_read_block` reads it; `None` if it has another."""
     opening = _usual_opening(block)
     if opening is None:
         return None
-    data = block[opening.end() :]
+    data = block[opening.end() : end]
     if _LF in data:
         return None
     frame_id, event, comment = opening.groups()

@@ -5,27 +5,33 @@ Rules that hold here:
 * What is told is what stands behind the text told before, and nothing twice.
 * A text that does not begin with what was told replaced it. A stream of deltas cannot take words
   back: nothing is told of it, and what is added to it later counts from it.
-* Of each text only its length and a hash are kept, for at most `MAX_TEXTS` texts.
+* A text is kept to compare it; of a long one only its length and a hash, for at most `MAX_TEXTS`.
 """
 
 from __future__ import annotations
 
 MAX_TEXTS = 256
 """Texts that grow side by side; of more, the one begun first is forgotten."""
+MAX_KEPT_CHARS = 1024
+"""To hash a text each time costs more than to compare it, and to keep it costs memory."""
 
 
 class Accumulated:
     """The texts of one stream, by any key that tells them apart."""
 
     def __init__(self) -> None:
-        self._told: dict[object, tuple[int, int]] = {}
+        self._told: dict[object, str | tuple[int, int]] = {}
 
     def delta(self, key: object, text: str) -> str:
         """What `text` adds to the text of that key; empty if it adds nothing or replaces it."""
-        length, digest = self._told.get(key, (0, _EMPTY))
-        if len(text) <= length and key in self._told:  # said before, or a frame that came late
+        told = self._told.get(key)
+        if told is None:
+            self._remember(key, text)
+            return text
+        length = len(told) if isinstance(told, str) else told[0]
+        if len(text) <= length:  # said before, or a frame that came late
             return ""
-        grows = hash(text[:length]) == digest
+        grows = text.startswith(told) if isinstance(told, str) else hash(text[:length]) == told[1]
         self._remember(key, text)
         return text[length:] if grows else ""
 
@@ -42,9 +48,6 @@ class Accumulated:
         self._told.clear()
 
     def _remember(self, key: object, text: str) -> None:
-        if key not in self._told and len(self._told) >= MAX_TEXTS:
+        if len(self._told) >= MAX_TEXTS and key not in self._told:
             del self._told[next(iter(self._told))]
-        self._told[key] = (len(text), hash(text))
-
-
-_EMPTY = hash("")
+        self._told[key] = text if len(text) <= MAX_KEPT_CHARS else (len(text), hash(text))

@@ -70,6 +70,8 @@ class LangServe(Dialect):
 _KEYS = {"metadata": {"run_id"}, "error": {"status_code", "message"}}
 
 
+_FEWEST_BYTES = 100
+"""A chunk of a message has more than this in its keys alone."""
 _hot_decoder = msgspec.json.Decoder(HotChunk)
 
 
@@ -90,7 +92,7 @@ class _LangServeDecoder:
         if frame.event == "data" and frame.data is not None and frame.complete:
             if frame.data.startswith(b'"') and isinstance(text := load_json(frame.data), str):
                 return (ev.TextDelta(text=text),) if text else ()
-            hot = _read_hot(frame.data)
+            hot = _read_hot(frame.data) if len(frame.data) > _FEWEST_BYTES else None
             if hot is not None and (events := self._messages.more(hot, _SOURCE)):
                 return events
         handler = _FRAMES.get(frame.event or "")
@@ -132,6 +134,10 @@ class _LangServeDecoder:
 
     def _read_object(self, chunk: dict[str, Any]) -> Events | None:
         """What a chain, an agent or a graph adds to its answer."""
+        if len(chunk) == 1:
+            [(key, only)] = chunk.items()
+            if key in _ANSWERS and isinstance(only, str):
+                return [ev.TextDelta(text=only)] if only else []
         parts = list(chunk.values())
         messages = messages_in(chunk) or [one for part in parts for one in messages_in(part)]
         events = [one for wire in messages for one in self._messages.chunk(wire, _SOURCE, _FACTS)]

@@ -374,10 +374,14 @@ _FIELDS = st.sampled_from((
 ))  # fmt: skip
 
 
+_lines = st.lists(_FIELDS, min_size=1, max_size=5)
+
+
 @settings(max_examples=1000, deadline=None)
-@given(lines=st.lists(_FIELDS, min_size=1, max_size=5))
-def test_blocks_of_a_usual_shape_read_as_any_other_block(lines):
-    """The shortcut for common blocks, against the reading line by line."""
-    block = b"\n".join(lines)
-    [frame] = FrameParser().feed(block + b"\n\n") or [None]
-    assert frame == _read_block(block, 0, complete=True)
+@given(blocks=st.lists(_lines, min_size=1, max_size=6), end=st.sampled_from([b"\n", b"\r\n"]))
+def test_blocks_of_a_usual_shape_read_as_any_other_block(blocks, end):
+    """The shortcuts for common blocks, one by one or many at once, against reading each line."""
+    expected = [_read_block(b"\n".join(lines), 0, complete=True) for lines in blocks]
+    expected = [frame for frame in expected if frame is not None]
+    pieces = [end.join(lines) + end * 2 for lines in blocks]
+    assert parse(pieces) == parse([b"".join(pieces)]) == expected
