@@ -23,7 +23,8 @@ from streamtrace.dialects.detect import BUILT_IN, UNKNOWN, Detector
 from streamtrace.observe.template import MAX_TRIES, SAFE, Template, plain_text, template_of
 
 MAX_ALIKE = 64
-"""Chunks that are read between two looks at the clock."""
+MAX_ALIKE_BYTES = 16 * 1024
+"""Chunks that are read between two looks at the clock, and about their bytes."""
 
 Listener = Callable[[Event, int], None]
 
@@ -106,15 +107,16 @@ class Pipeline:
         chars = size = 0
         end = min(len(entries), start + 2 * MAX_ALIKE)
         position = start
-        while position < end:
+        limit = min(self._max_frame_bytes, MAX_ALIKE_BYTES)
+        while position < end and size < MAX_ALIKE_BYTES:
             body = entries[position + 1]
             if (
                 body.__class__ is not bytes
                 or not body.startswith(before)
                 or not body.endswith(behind)
+                or (length := len(body)) > limit
             ):
                 break
-            length = len(body)
             inner = body[front : front + length - around]
             if inner.translate(None, SAFE) or length <= around or self._needs_text:
                 text = plain_text(inner) if length > around else None

@@ -35,6 +35,7 @@ def main() -> None:
         options = [
             f"-max_total_time={seconds}", f"-max_len={MAX_BYTES}", f"-dict={words}", "-timeout=10",
             "-rss_limit_mb=2048", f"-artifact_prefix={CORPUS}/", "-print_final_stats=1",
+            "-verbosity=0",
         ]  # fmt: skip
         atheris.Setup([sys.argv[0], *options, str(grown), str(CORPUS), str(seeds)], decode)
         atheris.Fuzz()

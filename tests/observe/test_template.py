@@ -26,9 +26,12 @@ OURS = [one for one in STREAMS if one.dialect in {dialect.name for dialect in PL
 STEP_NS = 7_000_001
 
 
-def fold(chunks: list[bytes], head: Head, *, alike: bool, keep: bool = False) -> RunSummary:
+def fold(
+    chunks: list[bytes], head: Head, *, alike: bool, keep: bool = False, **options: Any
+) -> RunSummary:
     """The run of a stream whose chunks came one after the other, read as `Stream` reads them."""
-    pipeline = Pipeline(head, policy=ContentPolicy(keep=keep, room_bytes=2**20))
+    policy = ContentPolicy(keep=keep, room_bytes=2**20)
+    pipeline = Pipeline(head, policy=policy, **options)
     entries: list[Any] = []
     for number, chunk in enumerate(chunks):
         entries += [STEP_NS * (number // 2), chunk]  # some come together
@@ -125,6 +128,16 @@ def test_templates_are_used(name, monkeypatch):
     run = fold(chunks, Head(), alike=True)
     assert seen >= 90
     assert run.generations[0].text.chars == sum(len(f"word{n} ") for n in range(100))
+
+
+@pytest.mark.parametrize("size", [100, 5_000, 40_000])
+def test_a_chunk_over_the_limit_of_a_frame_is_too_long_as_without(size):
+    line = SAMPLES["generic"].encode()
+    words = [b'"a"', b'"b"', b'"c"', b'"%s"' % (b"x" * size), b'"d"']
+    chunks = [b"data: " + line.replace(b"%s", word) + b"\n\n" for word in words]
+    runs = [fold(chunks, Head(), alike=alike, max_frame_bytes=2_000) for alike in (True, False)]
+    assert runs[0] == runs[1]
+    assert runs[0].issues == ({"frame_oversized": 1} if size > 2_000 else {})
 
 
 @pytest.mark.parametrize(("inside", "text"), [
