@@ -8,6 +8,7 @@ import pytest
 
 from streamtrace.core.errors import EncodeError
 from streamtrace.core.frames import Frame
+from streamtrace.dialects.encode import base
 from streamtrace.dialects.encode.base import json_frame
 
 NAN = float("nan")
@@ -52,3 +53,13 @@ def deep(depth: int) -> list[object]:
 def test_what_is_no_json_is_an_error(value):
     with pytest.raises(EncodeError, match="no JSON"):
         json_frame(value)
+
+
+def test_arguments_that_wait_are_bounded(monkeypatch):
+    monkeypatch.setattr(base, "MAX_HELD_CHARS", 8)
+    held = base.Held()
+    held.add("12345678")
+    assert held.take() == "12345678"
+    held.add("1234")
+    with pytest.raises(EncodeError, match="over 8 characters"):
+        held.add("56789")

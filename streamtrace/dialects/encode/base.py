@@ -45,6 +45,32 @@ def remember(memory: dict[str, Any], key: str, value: Any, most: int) -> None:
     memory[key] = value
 
 
+MAX_HELD_CHARS = 16 * 1024 * 1024
+
+
+class Held:
+    """Arguments that wait to be written whole. Raises EncodeError beyond `MAX_HELD_CHARS`."""
+
+    __slots__ = ("_chars", "_pieces")
+
+    def __init__(self) -> None:
+        self._chars = 0
+        self._pieces: list[str] = []
+
+    def add(self, text: str) -> None:
+        """The next piece."""
+        self._chars += len(text)
+        if self._chars > MAX_HELD_CHARS:
+            raise EncodeError(f"arguments of over {MAX_HELD_CHARS} characters wait to be written")
+        self._pieces.append(text)
+
+    def take(self) -> str:
+        """All of it, which waits no longer."""
+        text = "".join(self._pieces)
+        self._chars, self._pieces = 0, []
+        return text
+
+
 _LINE_ENDS = tuple((end.encode(), b"\\u%04x" % ord(end)) for end in "\x85\u2028\u2029")
 """Legal in a JSON string, and line ends to `str.splitlines`, which httpx reads lines with."""
 

@@ -21,7 +21,7 @@ import msgspec
 from streamtrace.core import events as ev
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_count, dump_json, load_json
-from streamtrace.dialects.encode.base import TableEncoder, json_frame, remember
+from streamtrace.dialects.encode.base import Held, TableEncoder, json_frame, remember
 from streamtrace.dialects.encode.tally import COUNTS, Tally
 from streamtrace.dialects.house import HEARTBEATS, MAX_OPEN_CALLS
 
@@ -34,7 +34,7 @@ class _Call(msgspec.Struct):
 
     id: str
     name: str | None
-    pieces: list[str] = []
+    pieces: Held = msgspec.field(default_factory=Held)
     arguments: str | None = None  # if told whole
     is_ready: bool = False
 
@@ -101,7 +101,7 @@ class _HouseEncoder(TableEncoder):
             self._tally.output()
         call = self._waiting.get(event.tool_call_id)
         if call is not None and not call.is_ready:
-            call.pieces.append(event.delta)
+            call.pieces.add(event.delta)
         return ()
 
     def _call_ready(self, event: ev.ToolCallReady) -> Iterator[Frame]:
@@ -130,7 +130,7 @@ class _HouseEncoder(TableEncoder):
     def _write_call(self, call: _Call) -> Iterator[Frame]:
         del self._waiting[call.id]
         remember(self._open, call.id, call.name, MAX_OPEN_CALLS)
-        arguments = "".join(call.pieces) or call.arguments
+        arguments = call.pieces.take() or call.arguments
         said = {self.name_key: call.name, "args": _value(arguments)}
         yield from self._say(self.call_kind, id=call.id, **said)
 

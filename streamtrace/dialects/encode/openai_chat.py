@@ -27,15 +27,13 @@ from streamtrace.core import events as ev
 from streamtrace.core.errors import EncodeError
 from streamtrace.core.frames import Frame
 from streamtrace.dialects.base import Envelope
-from streamtrace.dialects.encode.base import TableEncoder, json_frame
+from streamtrace.dialects.encode.base import MAX_HELD_CHARS, TableEncoder, json_frame
 from streamtrace.dialects.encode.tally import Tally
 
 MAX_CHOICES = 128
 """OpenAI's own limit; text of further choices is not written."""
 MAX_CALLS = 128
 """Tool calls that OpenAI's clients take in one answer; further ones are left out."""
-MAX_HELD_CHARS = 16 * 1024 * 1024
-"""Arguments that wait for the end of the run, all together. More than that is an EncodeError."""
 
 _Fields: TypeAlias = dict[str, Any]
 

@@ -28,7 +28,7 @@ import msgspec
 from streamtrace.core import events as ev
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_count, clean_text, load_json
-from streamtrace.dialects.encode.base import TableEncoder, json_frame
+from streamtrace.dialects.encode.base import Held, TableEncoder, json_frame, remember
 
 DONE = b"[DONE]"
 APPROVAL, TOOL_CALL = "tool_approval", "tool_call"
@@ -36,6 +36,9 @@ APPROVAL, TOOL_CALL = "tool_approval", "tool_call"
 INTERRUPT = "data-interrupt"
 CUT_SHORT = "The run ended before the arguments were complete."
 """What a client is told of such a call."""
+
+MAX_CALLS = 1024
+"""Tool calls that one stream keeps in mind; of more, the oldest is forgotten."""
 
 _PENDING, _OPEN, _INTERRUPTED = range(3)
 
@@ -51,7 +54,7 @@ _FINISH_REASONS = {
 
 class _Call(msgspec.Struct):
     name: str | None = None
-    arguments: list[str] = []
+    arguments: Held = msgspec.field(default_factory=Held)
     ready: bool = False
     answered: bool = False
 
@@ -240,7 +243,7 @@ class VercelUIEncoder(TableEncoder):
             return
         self._interrupt_text()
         yield from self._close_unannounced_reasoning()
-        self._calls[event.tool_call_id] = _Call(event.name)
+        remember(self._calls, event.tool_call_id, _Call(event.name), MAX_CALLS)
         yield _part("tool-input-start", toolCallId=event.tool_call_id, toolName=event.name or "")
 
     def _arguments(self, event: ev.ToolCallArgumentsDelta) -> Iterator[Frame]:
@@ -248,7 +251,7 @@ class VercelUIEncoder(TableEncoder):
         yield from self._tool_started(ev.ToolCallStarted(tool_call_id=call_id))
         call = self._calls[call_id]
         if not call.ready and not call.answered:
-            call.arguments.append(event.delta)
+            call.arguments.add(event.delta)
             yield _part("tool-input-delta", toolCallId=call_id, inputTextDelta=event.delta)
 
     def _ready(self, event: ev.ToolCallReady) -> Iterator[Frame]:
@@ -257,8 +260,9 @@ class VercelUIEncoder(TableEncoder):
         call = self._calls[call_id]
         if call.ready or call.answered:
             return
-        arguments = event.arguments or "".join(call.arguments) or "{}"
-        call.ready, call.arguments = True, []
+        streamed = call.arguments.take()
+        arguments = event.arguments or streamed or "{}"
+        call.ready = True
         yield _part(
             "tool-input-available",
             toolCallId=call_id,
@@ -277,7 +281,7 @@ class VercelUIEncoder(TableEncoder):
                     "tool-input-error",
                     toolCallId=call_id,
                     toolName=call.name or "",
-                    input=_json_value("".join(call.arguments) or "{}"),
+                    input=_json_value(call.arguments.take() or "{}"),
                     errorText=CUT_SHORT,
                 )
 
