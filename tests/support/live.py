@@ -24,21 +24,35 @@ from streamtrace.core.frames import encode_frame
 from streamtrace.dialects.base import Dialect, Envelope
 
 
+class _Server(uvicorn.Server):
+    """One that says when it has started."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.has_started = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self.has_started.set()
+
+
 @asynccontextmanager
 async def live(app: Any) -> AsyncIterator[str]:
     """Serve `app`; yields its base URL, without a slash at the end."""
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
+    server = _Server(config)
     serving = asyncio.create_task(server.serve([listener]))
+    has_started = asyncio.create_task(server.has_started.wait())
     try:
-        while not server.started:
-            if serving.done():
-                await serving
-                raise AssertionError("the server ended before it started")
-            await asyncio.sleep(0.005)
+        await asyncio.wait({serving, has_started}, return_when=asyncio.FIRST_COMPLETED)
+        if not has_started.done():
+            await serving
+            raise AssertionError("the server ended before it started")
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
+        has_started.cancel()
         server.should_exit = True
         await serving
         listener.close()
