@@ -177,8 +177,6 @@ class FrameParser:
                 self._emit(None, at_ns, frames)
             elif block.startswith(b"data: ") and _LF not in block:
                 frames.append(Frame(at_ns=at_ns, data=block[6:]))
-            elif (frame := _read_usual(block, len(block), at_ns)) is not None:
-                frames.append(frame)
             else:
                 self._emit(block, at_ns, frames)
         if tail:
