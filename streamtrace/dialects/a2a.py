@@ -26,6 +26,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from streamtrace.core import events as ev
+from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_count, as_id, as_object, as_string, as_word, dump_json
 from streamtrace.dialects.base import Decoder, Dialect, Encoder, Envelope, Fit, Head, says
@@ -319,7 +320,7 @@ class A2ADecoder:
             call_id = f"tool-{self._nameless_calls}"
         elif call_id in self._calls:
             return
-        self._remember(call_id, answered=False)
+        remember(self._calls, call_id, False, MAX_CALLS)
         yield ev.ToolCallStarted(tool_call_id=call_id, name=as_id(data.get("name")))
         yield ev.ToolCallReady(tool_call_id=call_id, arguments=dump_json(data.get("args") or {}))
 
@@ -328,13 +329,8 @@ class A2ADecoder:
         if call_id is None:
             yield ev.Custom(name="function_response", value=data)
         elif not self._calls.get(call_id):
-            self._remember(call_id, answered=True)
+            remember(self._calls, call_id, True, MAX_CALLS)
             yield ev.ToolCallResult(tool_call_id=call_id, result=dump_json(data.get("response")))
-
-    def _remember(self, call_id: str, *, answered: bool) -> None:
-        if len(self._calls) >= MAX_CALLS and call_id not in self._calls:
-            del self._calls[next(iter(self._calls))]
-        self._calls[call_id] = answered
 
     def _error(self, error: Any) -> Iterator[ev.Event]:
         facts = error if isinstance(error, dict) else {"message": error}

@@ -10,6 +10,8 @@ Rules that hold here:
 
 from __future__ import annotations
 
+from streamtrace.core.bounded import remember
+
 MAX_TEXTS = 256
 """Texts that grow side by side; of more, the one begun first is forgotten."""
 MAX_KEPT_CHARS = 1024
@@ -48,6 +50,5 @@ class Accumulated:
         self._told.clear()
 
     def _remember(self, key: object, text: str) -> None:
-        if len(self._told) >= MAX_TEXTS and key not in self._told:
-            del self._told[next(iter(self._told))]
-        self._told[key] = text if len(text) <= MAX_KEPT_CHARS else (len(text), hash(text))
+        kept = text if len(text) <= MAX_KEPT_CHARS else (len(text), hash(text))
+        remember(self._told, key, kept, MAX_TEXTS)

@@ -22,6 +22,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from streamtrace.core import events as ev
+from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import (
     MAX_ID_CHARS,
@@ -417,9 +418,7 @@ def _remember(memory: dict[Any, Any], key: str | None, value: Any) -> None:
     """Ids that are too long for one are not kept: what refers to them reads as new."""
     if key is not None and len(key) > MAX_ID_CHARS:
         return
-    if len(memory) >= MAX_REMEMBERED and key not in memory:
-        del memory[next(iter(memory))]
-    memory[key] = value
+    remember(memory, key, value, MAX_REMEMBERED)
 
 
 def _camel_keys(fields: _Fields) -> _Fields:

@@ -25,6 +25,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from streamtrace.core import events as ev
+from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_count, as_id, as_object, as_string, dump_json
 from streamtrace.dialects.accumulated import Accumulated
@@ -142,7 +143,7 @@ class _AgnoDecoder:
         run = self._runs.get(run_id)
         if run is None:
             run = _Run(run_id, is_root=run_id in (None, self._root))
-            _remember(self._runs, run_id, run)
+            remember(self._runs, run_id, run, MAX_REMEMBERED)
         names = (as_id(value.get(f"{kind}_name")) for kind in ("agent", "team", "workflow"))
         run.name = run.name or next(filter(None, names), None)
         return run
@@ -182,7 +183,7 @@ class _AgnoDecoder:
         """All of the content: told if no delta was, and remembered."""
         answer = _text(value.get("content")) or ""
         repeats = run.told or hash(answer) in self._answers
-        _remember(self._answers, hash(answer), None)
+        remember(self._answers, hash(answer), None, MAX_REMEMBERED)
         if answer and not repeats and not self._ended:
             run.told = True
             yield ev.TextDelta(text=answer, message_id=run.id)
@@ -278,7 +279,7 @@ class _AgnoDecoder:
         if call_id is None:
             self._unnamed_calls += 1
             call_id = f"tool-{self._unnamed_calls}"
-        _remember(self._calls, call_id, None)
+        remember(self._calls, call_id, None, MAX_REMEMBERED)
         yield ev.ToolCallStarted(tool_call_id=call_id, name=as_id(tool.get("tool_name")))
         yield ev.ToolCallReady(tool_call_id=call_id, arguments=_text(tool.get("tool_args")))
 
@@ -325,7 +326,9 @@ class _AgnoDecoder:
                 run.counted = True
                 for usage in _usage_of_run(as_object(value.get("metrics")), run):
                     model = (usage.provider, usage.model)
-                    _remember(self._usage, model, _sum(self._usage.get(model), usage))
+                    remember(
+                        self._usage, model, _sum(self._usage.get(model), usage), MAX_REMEMBERED
+                    )
             for key in ("member_responses", "step_executor_runs"):
                 for inner in _objects(value.get(key)):
                     told.append((self._run(as_id(inner.get("run_id")), inner), inner))
@@ -457,9 +460,3 @@ def _objects(value: Any) -> list[_Fields]:
 def _text(value: Any) -> str | None:
     """Text as it is; all else, such as an answer with a schema, as JSON."""
     return value if value is None or isinstance(value, str) else dump_json(value)
-
-
-def _remember(memory: dict[Any, Any], key: Any, what: Any) -> None:
-    if len(memory) >= MAX_REMEMBERED and key not in memory:
-        del memory[next(iter(memory))]
-    memory[key] = what

@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from streamtrace.core import events as ev
+from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_count, as_id, as_object, as_string, as_word, dump_json
 from streamtrace.dialects.base import Decoder, Dialect, Encoder, Envelope, Fit, Head, says
@@ -244,9 +245,7 @@ class _AnthropicDecoder:
         yield ev.GenerationStarted(response_id=self._message_id, model=model, provider=PROVIDER)
 
     def _await_stop(self, index: int | None, closing: ev.Event) -> None:
-        if len(self._at_stop) >= MAX_OPEN_BLOCKS:
-            del self._at_stop[next(iter(self._at_stop))]
-        self._at_stop[index] = closing
+        remember(self._at_stop, index, closing, MAX_OPEN_BLOCKS)
 
 
 _Handler: TypeAlias = Callable[[_AnthropicDecoder, dict[str, Any]], Iterable[ev.Event]]

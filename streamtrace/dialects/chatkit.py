@@ -24,6 +24,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from streamtrace.core import events as ev
+from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_id, as_object, as_string, as_word, dump_json
 from streamtrace.dialects.accumulated import Accumulated
@@ -154,7 +155,7 @@ class _ChatKitDecoder:
     def _message(self, item: _Fields, is_done: bool, events: _Events) -> None:
         item_id = as_id(item.get("id"))
         if item_id not in self._messages:
-            _remember(self._messages, item_id, None)
+            remember(self._messages, item_id, None, MAX_REMEMBERED)
             events.append(ev.MessageStarted(message_id=item_id, role="assistant"))
         for index, part in enumerate(_list(item.get("content"))):
             self._tell_part(item_id, index, as_object(part), events)
@@ -164,7 +165,7 @@ class _ChatKitDecoder:
     def _text_delta(self, item_id: str | None, update: _Fields, events: _Events) -> None:
         text = as_string(update.get("delta"))
         if text:
-            _remember(self._told, (item_id, _index(update, "content_index")), None)
+            remember(self._told, (item_id, _index(update, "content_index")), None, MAX_REMEMBERED)
             events.append(ev.TextDelta(text=text, message_id=item_id))
 
     def _part(self, item_id: str | None, update: _Fields, events: _Events) -> None:
@@ -172,18 +173,18 @@ class _ChatKitDecoder:
         self._tell_part(item_id, index, as_object(update.get("content")), events)
 
     def _annotation(self, item_id: str | None, update: _Fields, events: _Events) -> None:
-        _remember(self._cited, (item_id, _index(update, "content_index")), None)
+        remember(self._cited, (item_id, _index(update, "content_index")), None, MAX_REMEMBERED)
         events.append(_source(as_object(update.get("annotation")).get("source")))
 
     def _tell_part(self, item_id: str | None, index: int, part: _Fields, events: _Events) -> None:
         """The whole text of a part, and what it cites, if nothing was told of them."""
         key, text = (item_id, index), as_string(part.get("text"))
         if text and key not in self._told:
-            _remember(self._told, key, None)
+            remember(self._told, key, None, MAX_REMEMBERED)
             events.append(ev.TextDelta(text=text, message_id=item_id))
         cited = _list(part.get("annotations"))
         if cited and key not in self._cited:
-            _remember(self._cited, key, None)
+            remember(self._cited, key, None, MAX_REMEMBERED)
             events.extend(_source(as_object(one).get("source")) for one in cited)
 
     # --- workflows and their tasks ---------------------------------------------------------
@@ -193,7 +194,7 @@ class _ChatKitDecoder:
         is_reasoning = workflow.get("type") == "reasoning"
         name = as_id(as_object(workflow.get("summary")).get("title")) or "workflow"
         if item_id not in self._workflows:
-            _remember(self._workflows, item_id, True)
+            remember(self._workflows, item_id, True, MAX_REMEMBERED)
             events.append(
                 ev.ReasoningStarted(message_id=item_id)
                 if is_reasoning
@@ -215,7 +216,7 @@ class _ChatKitDecoder:
 
     def _task_update(self, item_id: str | None, update: _Fields, events: _Events) -> None:
         if item_id not in self._workflows:
-            _remember(self._workflows, item_id, False)
+            remember(self._workflows, item_id, False, MAX_REMEMBERED)
         task = as_object(update.get("task"))
         self._task(item_id, _index(update, "task_index"), task, events)
         if task.get("type") != "thought":
@@ -234,7 +235,7 @@ class _ChatKitDecoder:
                 events.append(ev.ReasoningDelta(text=delta, message_id=item_id))
         sources, told = _list(task.get("sources")), self._sources.get((item_id, index), 0)
         if len(sources) > told:
-            _remember(self._sources, (item_id, index), len(sources))
+            remember(self._sources, (item_id, index), len(sources), MAX_REMEMBERED)
             events.extend(map(_source, sources[told:]))
 
     # --- what waits for the client, and what is only shown ---------------------------------
@@ -243,13 +244,13 @@ class _ChatKitDecoder:
         item_id = as_id(item.get("id"))
         call_id = as_id(item.get("call_id")) or item_id or f"call-{len(self._calls)}"
         if call_id not in self._calls:
-            _remember(self._calls, call_id, False)
+            remember(self._calls, call_id, False, MAX_REMEMBERED)
             name, given = as_id(item.get("name")), item.get("arguments")
             events.append(ev.ToolCallStarted(tool_call_id=call_id, name=name))
             arguments = None if given is None else _text(given)
             events.append(ev.ToolCallReady(tool_call_id=call_id, arguments=arguments))
         if item.get("status") != "completed":
-            _remember(self._waiting, item_id, ("client_tool_call", call_id))
+            remember(self._waiting, item_id, ("client_tool_call", call_id), MAX_REMEMBERED)
             return
         self._waiting.pop(item_id, None)
         if not self._calls[call_id]:
@@ -261,7 +262,7 @@ class _ChatKitDecoder:
     def _form(self, item: _Fields, is_done: bool, events: _Events) -> None:
         item_id = as_id(item.get("id"))
         if item.get("status") == "pending":
-            _remember(self._waiting, item_id, ("structured_input", None))
+            remember(self._waiting, item_id, ("structured_input", None), MAX_REMEMBERED)
         else:
             self._waiting.pop(item_id, None)
         events.append(ev.Custom(name="structured_input", value=item))
@@ -335,9 +336,3 @@ def _list(value: Any) -> list[Any]:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else dump_json(value)
-
-
-def _remember(memory: dict[Any, Any], key: Any, value: Any) -> None:
-    if len(memory) >= MAX_REMEMBERED and key not in memory:
-        del memory[next(iter(memory))]
-    memory[key] = value

@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from streamtrace.core import events as ev
+from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_count, as_id, as_object, as_string
 from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
@@ -122,7 +123,7 @@ class _CohereDecoder:
     def _content_start(self, value: _Fields) -> Iterator[ev.Event]:
         content = as_object(_message(value).get("content"))
         if content.get("type") == "thinking":
-            _remember(self._thinking, _index(value), None)
+            remember(self._thinking, _index(value), None, MAX_OPEN)
             yield ev.ReasoningStarted(message_id=self._message_id)
         yield from self._content_delta(value)
 
@@ -146,7 +147,7 @@ class _CohereDecoder:
         if call_id is None:
             self._unnamed_calls += 1
             call_id = f"tool-{self._unnamed_calls}"
-        _remember(self._calls, _index(value), call_id)
+        remember(self._calls, _index(value), call_id, MAX_OPEN)
         name = as_id(as_object(call.get("function")).get("name"))
         yield ev.ToolCallStarted(tool_call_id=call_id, name=name)
         yield from self._call_delta(value)
@@ -247,9 +248,3 @@ def _count(value: Any) -> int | None:
 def _index(value: _Fields) -> int | None:
     index = value.get("index")
     return index if isinstance(index, int) else None
-
-
-def _remember(memory: dict[int | None, Any], index: int | None, what: Any) -> None:
-    if len(memory) >= MAX_OPEN and index not in memory:
-        del memory[next(iter(memory))]
-    memory[index] = what

@@ -25,6 +25,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from streamtrace.core import events as ev
+from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import (
     MAX_ID_CHARS,
@@ -126,7 +127,7 @@ class _Texts:
         if self._are_repeated is None:
             length, beginning = self._first.get(key, (0, ""))
             if not length:
-                _remember(self._first, key, (len(text), text[:MAX_ID_CHARS]))
+                remember(self._first, key, (len(text), text[:MAX_ID_CHARS]), MAX_REMEMBERED)
             elif len(text) != length or not text.startswith(beginning):
                 self._are_repeated = len(text) > length and text.startswith(beginning)
                 self._first.clear()
@@ -324,7 +325,7 @@ class _DashScopeDecoder:
         call_id = self._calls.get(place)
         if call_id is None:
             call_id = as_id(wire.get("id")) or f"{self._id or 'call'}:{place[0]}:{place[1]}"
-            _remember(self._calls, place, call_id)
+            remember(self._calls, place, call_id, MAX_REMEMBERED)
             name = as_id(function.get("name"))
             events.append(ev.ToolCallStarted(tool_call_id=call_id, name=name))
         text = _text(function.get("arguments"))
@@ -348,7 +349,7 @@ class _DashScopeDecoder:
             title = as_word(found.get("title")) or as_word(found.get("doc_name"))
             key = (as_id(url), as_id(title))
             if (url or title) and key not in self._sources:
-                _remember(self._sources, key, None)
+                remember(self._sources, key, None, MAX_REMEMBERED)
                 events.append(ev.Source(url=url, title=title))
 
     def _read_thoughts(self, output: _Fields, events: _Events) -> None:
@@ -372,7 +373,7 @@ class _DashScopeDecoder:
         if action is None or (arguments and action.answered not in (None, hash(arguments))):
             self._action_count += 1
             action = _Action(f"{self._id or 'call'}:{name}:{self._action_count}")
-            _remember(self._actions, (place, name), action)
+            remember(self._actions, (place, name), action, MAX_REMEMBERED)
             events.append(ev.ToolCallStarted(tool_call_id=action.id, name=name))
         if action.answered is not None:
             return
@@ -391,7 +392,7 @@ class _DashScopeDecoder:
             return
         name = as_id(node.get("node_name")) or node_id
         if node_id not in self._nodes:
-            _remember(self._nodes, node_id, name)
+            remember(self._nodes, node_id, name, MAX_REMEMBERED)
             events.append(ev.StepStarted(name=name, step_id=node_id))
         text = as_string(as_object(node.get("message")).get("content"))
         if text and node.get("node_type") == "End":
@@ -445,9 +446,3 @@ def _list(value: Any) -> list[Any]:
 
 def _text(value: Any) -> str:
     return "" if value is None else value if isinstance(value, str) else dump_json(value)
-
-
-def _remember(memory: dict[Any, Any], key: Any, value: Any) -> None:
-    if len(memory) >= MAX_REMEMBERED and key not in memory:
-        del memory[next(iter(memory))]
-    memory[key] = value

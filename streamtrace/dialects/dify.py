@@ -27,6 +27,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from streamtrace.core import events as ev
+from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import (
     as_count,
@@ -249,10 +250,9 @@ class _DifyDecoder:
         return self._turn_chars >= MAX_TURN_CHARS or thought in "".join(self._turn)
 
     def _remember(self, thought_id: str) -> _Thought:
-        if len(self._thoughts) >= MAX_THOUGHTS:
-            del self._thoughts[next(iter(self._thoughts))]
-        self._thoughts[thought_id] = _Thought(thought_id, [])
-        return self._thoughts[thought_id]
+        thought = _Thought(thought_id, [])
+        remember(self._thoughts, thought_id, thought, MAX_THOUGHTS)
+        return thought
 
     # Steps of a workflow.
 

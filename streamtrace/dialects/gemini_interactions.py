@@ -24,6 +24,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from streamtrace.core import events as ev
+from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_count, as_id, as_object, as_string, as_word, dump_json
 from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
@@ -238,9 +239,8 @@ class _InteractionsDecoder:
 
     def _open(self, value: _Fields, kind: str) -> _Step:
         index = as_count(value.get("index")) or 0
-        if len(self._steps) >= MAX_OPEN_STEPS:
-            del self._steps[next(iter(self._steps))]
-        step = self._steps[index] = _Step(kind, _role(kind), f"{self._id or 'step'}:{index}")
+        step = _Step(kind, _role(kind), f"{self._id or 'step'}:{index}")
+        remember(self._steps, index, step, MAX_OPEN_STEPS)
         return step
 
     def _step_start(self, value: _Fields) -> Iterator[ev.Event]:
@@ -311,9 +311,9 @@ class _InteractionsDecoder:
             return
         step.is_begun = True
         step.id = as_id(fields.get("id")) or step.id
-        _remember(self._calls, step.id)
+        remember(self._calls, step.id, None, MAX_REMEMBERED)
         if step.kind == "function_call":
-            _remember(self._unanswered, step.id)
+            remember(self._unanswered, step.id, None, MAX_REMEMBERED)
         name = as_id(fields.get("name")) or step.kind.removesuffix(_CALL)
         yield ev.ToolCallStarted(tool_call_id=step.id, name=name)
 
@@ -346,7 +346,7 @@ class _InteractionsDecoder:
     def _tell_result(self, step: _Step) -> Iterator[ev.Event]:
         step.is_streamed = True
         if step.id not in self._calls:
-            _remember(self._calls, step.id)
+            remember(self._calls, step.id, None, MAX_REMEMBERED)
             name = step.kind.removesuffix(_RESULT)
             yield ev.ToolCallStarted(tool_call_id=step.id, name=name)
         self._unanswered.pop(step.id, None)
@@ -373,7 +373,7 @@ class _InteractionsDecoder:
             title = next(filter(None, names), None)
             key = hash((url, title))
             if (url or title) and key not in self._sources:
-                _remember(self._sources, key)
+                remember(self._sources, key, None, MAX_REMEMBERED)
                 yield ev.Source(url=url, title=title)
 
 
@@ -452,9 +452,3 @@ def _failure(error: Any) -> ev.RunFailed:
     facts = error if isinstance(error, dict) else {"message": error}
     kind = as_id(facts.get("status")) or as_id(facts.get("code"))
     return ev.RunFailed(type=kind, message=as_word(facts.get("message")))
-
-
-def _remember(memory: dict[Any, None], key: Any) -> None:
-    if len(memory) >= MAX_REMEMBERED:
-        del memory[next(iter(memory))]
-    memory[key] = None

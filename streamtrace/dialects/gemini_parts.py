@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from streamtrace.core import events as ev
+from streamtrace.core.bounded import remember
 from streamtrace.core.jsonio import as_count, as_id, as_object, as_string, as_word, dump_json
 from streamtrace.dialects.json_edits import JsonEdits
 
@@ -124,9 +125,7 @@ class Sources:
         title = as_word(facts.get("title"))
         key = hash((url, title))
         if (url or title) and key not in self._told:
-            if len(self._told) >= MAX_SOURCES:
-                del self._told[next(iter(self._told))]
-            self._told[key] = None
+            remember(self._told, key, None, MAX_SOURCES)
             yield ev.Source(url=url, title=title)
 
 
@@ -212,9 +211,7 @@ class Parts:
         if call_id is None:
             call_id = f"{self._prefix}:{self._unnamed}"
             self._unnamed += 1
-        if len(self._waiting) >= MAX_WAITING:
-            del self._waiting[next(iter(self._waiting))]
-        self._waiting[call_id] = name
+        remember(self._waiting, call_id, name, MAX_WAITING)
         return call_id
 
     def _function_response(self, wire: Fields) -> Iterator[ev.Event]:

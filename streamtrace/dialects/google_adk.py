@@ -25,6 +25,7 @@ from typing import Any
 import msgspec
 
 from streamtrace.core import events as ev
+from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_id, as_object, as_string, load_json
 from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
@@ -297,7 +298,7 @@ class _AdkDecoder:
             if call_id is not None
         }
         for call_id, reason in asked.items():
-            _remember(self._waiting, call_id, self._waiting.get(call_id, reason))
+            remember(self._waiting, call_id, self._waiting.get(call_id, reason), MAX_REMEMBERED)
         for part in parts:
             response = camel(as_object(part.get("functionResponse")))
             if as_id(response.get("id")) in asked:  # the tool did not run yet
@@ -309,7 +310,7 @@ class _AdkDecoder:
         for call in (camel(as_object(part.get("functionCall"))) for part in parts):
             call_id, name = as_id(call.get("id")), as_id(call.get("name")) or ""
             if call_id is not None and isinstance(call_ids, list) and call_id in call_ids:
-                _remember(self._waiting, call_id, _REASONS.get(name, "long_running"))
+                remember(self._waiting, call_id, _REASONS.get(name, "long_running"), MAX_REMEMBERED)
 
     # --- who says it ---------------------------------------------------------------------------
 
@@ -422,10 +423,4 @@ def _add(totals: dict[str | None, ev.Usage], model: str | None, usage: ev.Usage)
         if known:
             sums[name] = sum(known)
     total = ev.Usage(**sums, model=model, scope="run")  # type: ignore[arg-type]
-    _remember(totals, model, total)
-
-
-def _remember(memory: dict[Any, Any], key: Any, value: Any) -> None:
-    if key not in memory and len(memory) >= MAX_REMEMBERED:
-        del memory[next(iter(memory))]
-    memory[key] = value
+    remember(totals, model, total, MAX_REMEMBERED)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from streamtrace.core.bounded import remember
 from streamtrace.core.events import (
     Event,
     RunFailed,
@@ -183,9 +184,7 @@ class ToolCalls:
             body = {**body, **body["function"]}
         name = _word(body, _TOOL)
         call_id = _word(body, _CALL_ID) or self._new_id(name)
-        self._open[call_id] = name
-        if len(self._open) > MAX_OPEN_CALLS:
-            del self._open[next(iter(self._open))]
+        remember(self._open, call_id, name, MAX_OPEN_CALLS)
         yield ToolCallStarted(tool_call_id=call_id, name=name)
         yield ToolCallReady(tool_call_id=call_id, arguments=_json_text(body, _ARGUMENTS))
 

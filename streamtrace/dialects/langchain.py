@@ -210,10 +210,3 @@ _TOLD_ELSEWHERE = frozenset(  # as calls of the message, or for the provider's e
     {"tool_call", "tool_call_chunk", "invalid_tool_call", "tool_use", "input_json_delta",
      "function_call", "redacted_thinking"}
 )  # fmt: skip
-
-
-def keep(memory: dict[Any, Any], key: Any, value: Any, limit: int) -> None:
-    """Remember it; of more than `limit`, forget the oldest."""
-    if key not in memory and len(memory) >= limit:
-        del memory[next(iter(memory))]
-    memory[key] = value

@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from streamtrace.core import events as ev
+from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_id, as_object, as_string, dump_json
 from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
@@ -28,7 +29,6 @@ from streamtrace.dialects.langchain import (
     Json,
     as_list,
     failure_of,
-    keep,
     message_of,
     sources_in,
 )
@@ -79,7 +79,7 @@ class EventReader:
 
     def __init__(self, messages: Messages) -> None:
         self.messages = messages
-        self._calls: dict[str, str] = {}  # of tools that run, by run
+        self._calls: dict[str | None, str] = {}  # of tools that run, by run
 
     def read(self, event: Json) -> Iterable[ev.Event]:
         """What is new in it."""
@@ -130,7 +130,7 @@ class EventReader:
     def _tool_start(self, event: Json, data: Json) -> Events:
         run_id, name = event["run_id"], as_id(event.get("name"))
         call_id = self.messages.waiting_call(name, {*self._calls.values()}) or as_id(run_id) or ""
-        keep(self._calls, as_id(run_id), call_id, MAX_RUNS)
+        remember(self._calls, as_id(run_id), call_id, MAX_RUNS)
         return self.messages.tool_started(call_id, name, data.get("input"))
 
     def _tool_end(self, event: Json, data: Json) -> Events:
@@ -249,7 +249,7 @@ class _EventsDecoder:
             if kind.endswith("_end") and not self._ended:
                 yield from self._end()
         elif kind == "on_chain_start" and run_id is not None:
-            keep(self._steps, run_id, None, MAX_RUNS)
+            remember(self._steps, run_id, None, MAX_RUNS)
             yield ev.StepStarted(name=name_of(event), step_id=run_id)
         elif kind == "on_chain_end" and run_id in self._steps:
             del self._steps[run_id]

@@ -24,6 +24,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from streamtrace.core import events as ev
+from streamtrace.core.bounded import remember
 from streamtrace.core.jsonio import as_id, as_object, dump_json
 from streamtrace.dialects.accumulated import Accumulated
 from streamtrace.dialects.langchain import (
@@ -35,7 +36,6 @@ from streamtrace.dialects.langchain import (
     is_chunk,
     is_humans,
     is_tools,
-    keep,
     message_of,
     parts_of,
     result_text,
@@ -267,7 +267,7 @@ class Messages:
             message_id, call_id = as_id(message.get("id")), as_id(message.get("tool_call_id"))
             if is_ai(message) and message_id is not None and message_id not in self._told:
                 told = Told(lane="", response_id=message_id, source=_HISTORY, complete=True)
-                keep(self._told, message_id, told, MAX_MESSAGES)
+                remember(self._told, message_id, told, MAX_MESSAGES)
             elif is_tools(message) and call_id is not None:
                 self._call(call_id).answered = True
 
@@ -332,7 +332,7 @@ class Messages:
         call = self._calls.get(call_id)
         if call is None:
             call = Call(call_id, name)
-            keep(self._calls, call_id, call, MAX_CALLS)
+            remember(self._calls, call_id, call, MAX_CALLS)
         return call
 
     # Which message it is.
@@ -359,7 +359,7 @@ class Messages:
             if known_by is not None:
                 other = self._told.get(known_by, told)
                 is_empty = other.source is None  # begun, and now known for this one
-                keep(self._told, known_by, told if is_empty else other, MAX_MESSAGES)
+                remember(self._told, known_by, told if is_empty else other, MAX_MESSAGES)
         if wire_id is not None and is_langchains not in told.has_ids:
             told.id = told.id or wire_id
             told.has_ids = (*told.has_ids, is_langchains)
@@ -479,10 +479,10 @@ class Messages:
                 call_id = call_id or f"{told.id or told.response_id}:{len(told.calls)}"
                 call = Call(call_id, name, id_is_made, started=True)
                 self._calls.pop(call_id, None)
-                keep(self._calls, call_id, call, MAX_CALLS)
+                remember(self._calls, call_id, call, MAX_CALLS)
                 events.append(ev.ToolCallStarted(tool_call_id=call_id, name=name))
             call.announced = True
-            keep(told.calls, place, call, MAX_CALLS_OF_MESSAGE)
+            remember(told.calls, place, call, MAX_CALLS_OF_MESSAGE)
         if call.told_whole:
             return
         if not (told.in_chunks and isinstance(arguments, str)):

@@ -25,6 +25,7 @@ from typing import Any
 import msgspec
 
 from streamtrace.core import events as ev
+from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_id, as_object, as_string, dump_json
 from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
@@ -34,7 +35,6 @@ from streamtrace.dialects.langchain import (
     failure_of,
     is_ai,
     is_tools,
-    keep,
     message_of,
     messages_in,
 )
@@ -188,8 +188,8 @@ class _Steps:
     ) -> Iterator[ev.Event]:
         """A task, unless it was seen before."""
         if step_id not in self._seen:
-            keep(self._seen, step_id, None, MAX_REMEMBERED)
-            keep(self._open, step_id, _Step(name, graph, number), MAX_REMEMBERED)
+            remember(self._seen, step_id, None, MAX_REMEMBERED)
+            remember(self._open, step_id, _Step(name, graph, number), MAX_REMEMBERED)
             yield ev.StepStarted(name=name, step_id=step_id)
 
     def finish(self, step_id: str) -> Iterator[ev.Event]:
@@ -223,7 +223,7 @@ class _LangGraphDecoder:
         self._events = EventReader(self._messages)
         self._steps = _Steps()
         self._shown: dict[str, None] = {}  # graphs whose state was shown in this run
-        self._makers: dict[str, Facts] = {}  # of messages that grow, by id
+        self._makers: dict[str | None, Facts] = {}  # of messages that grow, by id
         self._hot: _Hot | None = None
 
     def decode(self, frame: Frame) -> Iterable[ev.Event]:
@@ -322,7 +322,7 @@ class _LangGraphDecoder:
         for message_id, value in as_object(frame.json()).items():
             metadata = as_object(as_object(value).get("metadata"))
             place = self._learn(metadata)
-            keep(self._makers, as_id(message_id), facts_of(metadata, place), MAX_REMEMBERED)
+            remember(self._makers, as_id(message_id), facts_of(metadata, place), MAX_REMEMBERED)
             yield from self._steps.runs(place, metadata.get("langgraph_step"))
 
     def _grown(self, frame: Frame, graph: str) -> Iterator[ev.Event]:
@@ -348,7 +348,7 @@ class _LangGraphDecoder:
         if graph in self._shown:
             events += self._messages.state(messages, "values", Facts())
         else:
-            keep(self._shown, graph, None, MAX_REMEMBERED)
+            remember(self._shown, graph, None, MAX_REMEMBERED)
             self._messages.remember(messages)
         return events
 

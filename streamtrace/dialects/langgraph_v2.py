@@ -24,6 +24,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from streamtrace.core import events as ev
+from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_id, as_object, as_string, dump_json
 from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
@@ -31,7 +32,6 @@ from streamtrace.dialects.langchain import (
     Json,
     as_list,
     counts_of,
-    keep,
     messages_in,
     parts_of,
 )
@@ -219,7 +219,7 @@ class _ThreadDecoder:
 
     def _start_step(self, step_id: str, name: str) -> Iterator[ev.Event]:
         if step_id not in self._steps:
-            keep(self._steps, step_id, name, MAX_NAMESPACES)
+            remember(self._steps, step_id, name, MAX_NAMESPACES)
             yield ev.StepStarted(name=name, step_id=step_id)
 
     def _finish_step(self, step_id: str) -> Iterator[ev.Event]:
@@ -266,7 +266,7 @@ class _ThreadDecoder:
             other.is_mixed = writing.is_mixed = True
         open_here.append(writing)
         del open_here[:-MAX_OPEN]
-        keep(self._writing, place, open_here, MAX_NAMESPACES)
+        remember(self._writing, place, open_here, MAX_NAMESPACES)
         return events
 
     def _find_writing(self, place: str, data: Json, ends: bool) -> _Writing | None:
@@ -303,7 +303,7 @@ class _ThreadDecoder:
         self, writing: _Writing, told: Told, index: Any, piece: _Piece, events: Events
     ) -> None:
         if piece.piece:
-            keep(writing.blocks, index, True, MAX_OPEN)
+            remember(writing.blocks, index, True, MAX_OPEN)
             if isinstance(piece, _Arguments):
                 call = {"index": index, "args": piece.piece}
                 self._messages.tell(told, ("call", call), events)
@@ -315,7 +315,7 @@ class _ThreadDecoder:
         content, index = as_object(data.get("content")), _index(data)
         if writing.told is None:
             return
-        keep(writing.blocks, index, False, MAX_OPEN)
+        remember(writing.blocks, index, False, MAX_OPEN)
         kind = content.get("type")
         if kind == "reasoning":
             events.append(ev.ReasoningStarted(message_id=writing.told.id))
@@ -375,7 +375,7 @@ class _ThreadDecoder:
         if place in self._shown:
             yield from self._messages.state(messages_in(data), "values", _NO_FACTS)
         else:
-            keep(self._shown, place, None, MAX_NAMESPACES)
+            remember(self._shown, place, None, MAX_NAMESPACES)
             self._messages.remember(messages_in(data))
 
     def _updates(self, event: Json, place: str, data: Json) -> Iterator[ev.Event]:

@@ -26,6 +26,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from streamtrace.core import events as ev
+from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import (
     as_count,
@@ -170,7 +171,7 @@ class _ConversationDecoder:
         if self._turn != (turn_id, model):
             self._turn = (turn_id, model)
             if model is not None:
-                _remember(self._models, model, None)
+                remember(self._models, model, None, MAX_REMEMBERED)
             events.append(ev.GenerationStarted(response_id=turn_id, model=model, provider=PROVIDER))
 
     def _name_agent(self, agent: str | None, events: _Events) -> None:
@@ -247,7 +248,7 @@ class _ConversationDecoder:
         call = self._executions.get(key)
         if call is None:
             call = _Call(as_id(fields.get("id")) or self._counted())
-            _remember(self._executions, key, call)
+            remember(self._executions, key, call, MAX_REMEMBERED)
             events.append(ev.ToolCallStarted(tool_call_id=call.id, name=name))
             given = fields.get("arguments")
             if isinstance(given, str):
@@ -276,7 +277,7 @@ class _ConversationDecoder:
         call = self._functions.get(key)
         if call is None:
             call = _Call(as_id(fields.get("tool_call_id")) or self._counted())
-            _remember(self._functions, key, call)
+            remember(self._functions, key, call, MAX_REMEMBERED)
             name = as_id(fields.get("name"))
             events.append(ev.ToolCallStarted(tool_call_id=call.id, name=name))
         _tell_arguments(call, fields, events)
@@ -285,7 +286,7 @@ class _ConversationDecoder:
             self._unanswered.pop(call.id, None)
         else:
             reason = "function_call" if status is None else "confirmation"
-            _remember(self._unanswered, call.id, reason)
+            remember(self._unanswered, call.id, reason, MAX_REMEMBERED)
 
     def _counted(self) -> str:
         self._unnamed += 1
@@ -358,9 +359,3 @@ def _usage(wire: _Fields, models: Mapping[str, None]) -> ev.Usage | None:
         provider=PROVIDER,
         scope="run",
     )
-
-
-def _remember(memory: dict[Any, Any], key: Any, value: Any) -> None:
-    if len(memory) >= MAX_REMEMBERED and key not in memory:
-        del memory[next(iter(memory))]
-    memory[key] = value

@@ -26,6 +26,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from streamtrace.core import events as ev
+from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_count, as_id, as_object, as_string, as_word, dump_json
 from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
@@ -209,7 +210,7 @@ class _AssistantsDecoder:
         step_id = as_id(fields.get("id"))
         if step_id is not None and step_id not in self._steps:
             step_kind = as_id(fields.get("type")) or "step"
-            _remember(self._steps, step_id, step_kind)
+            remember(self._steps, step_id, step_kind, MAX_REMEMBERED)
             events.append(ev.StepStarted(name=step_kind, step_id=step_id))
             events.append(ev.GenerationStarted(key=step_id, model=self._model))
 
@@ -253,7 +254,7 @@ class _AssistantsDecoder:
         call = self._calls.get((step_id, index))
         if call is None:
             call = _Call(as_id(wire.get("id")) or f"{step_id}:{index}")
-            _remember(self._calls, (step_id, index), call)
+            remember(self._calls, (step_id, index), call, MAX_REMEMBERED)
             events.append(ev.ToolCallStarted(tool_call_id=call.id, name=_tool(wire)[0]))
         return call
 
@@ -286,7 +287,7 @@ class _AssistantsDecoder:
             text = as_object(part.get("text"))
             said = as_string(text.get("value")) or as_string(part.get("refusal"))
             if said:
-                _remember(self._told, message_id, None)
+                remember(self._told, message_id, None, MAX_REMEMBERED)
                 events.append(ev.TextDelta(text=said, message_id=message_id))
             events.extend(map(_source, map(as_object, _list(text.get("annotations")))))
             if as_string(part.get("type")) in ("image_file", "image_url"):
@@ -392,9 +393,3 @@ def _list(value: Any) -> list[Any]:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else dump_json(value)
-
-
-def _remember(memory: dict[Any, Any], key: Any, value: Any) -> None:
-    if len(memory) >= MAX_REMEMBERED and key not in memory:
-        del memory[next(iter(memory))]
-    memory[key] = value

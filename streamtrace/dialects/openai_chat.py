@@ -22,6 +22,7 @@ from typing import Any, ClassVar, TypeAlias
 import msgspec
 
 from streamtrace.core import events as ev
+from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_count, as_id, as_word, dump_json, load_json, typed_reader
 from streamtrace.dialects.base import Decoder, Dialect, Encoder, Envelope, Fit, Head, says
@@ -317,9 +318,7 @@ class _ChatDecoder:
             made_id = f"{self._id or 'call'}:{choice_index}:{answer.calls}"
             call = answer.open_call = _Call(wire_id or made_id, wire_id)
             answer.calls += 1
-            if len(self._calls) >= MAX_REMEMBERED:
-                del self._calls[next(iter(self._calls))]
-            self._calls[key] = call
+            remember(self._calls, key, call, MAX_REMEMBERED)
         answer.last_index = index
         if call.wire_id is None and wire_id is not None:
             call.wire_id = wire_id

@@ -22,6 +22,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from streamtrace.core import events as ev
+from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_id, as_word, dump_json, typed_reader
 from streamtrace.dialects.base import Decoder, Dialect, Encoder, Envelope, Fit, Head, says
@@ -235,7 +236,7 @@ class _ResponsesDecoder:
             part = (_key(wire), channel, _part_index(wire))
             if part != self._last_part:
                 self._last_part = part
-                _remember(self._told, part, None)
+                remember(self._told, part, None, MAX_REMEMBERED)
             message_id = self._message_of(part[0], wire.item_id)
             events.append(kind(text=wire.delta, message_id=message_id))
 
@@ -251,7 +252,7 @@ class _ResponsesDecoder:
         kind, channel = known
         text = wire.get("text") or wire.get("refusal")
         if text and isinstance(text, str) and (key, channel, index) not in self._told:
-            _remember(self._told, (key, channel, index), None)
+            remember(self._told, (key, channel, index), None, MAX_REMEMBERED)
             events.append(kind(text=text, message_id=self._message_of(key, item_id)))
 
     def _message_of(self, key: _Key, item_id: Any) -> str | None:
@@ -297,7 +298,7 @@ class _ResponsesDecoder:
         item_id = as_id(item.get("id")) or f"{self._id or 'item'}:{len(self._items)}"
         call_id = as_id(item.get("call_id"))
         known = _Item(call_id or item_id, kind)
-        _remember(self._items, key, known)
+        remember(self._items, key, known, MAX_REMEMBERED)
         if kind == "message":
             self._message_id = item_id
             events.append(ev.MessageStarted(message_id=item_id, role=as_id(item.get("role"))))
@@ -307,7 +308,7 @@ class _ResponsesDecoder:
             known.id = call_id or self._nameless.get(tool) or item_id
         elif known.is_call():
             if call_id is None:
-                _remember(self._nameless, tool, known.id)
+                remember(self._nameless, tool, known.id, MAX_REMEMBERED)
             name = as_id(item["name"]) if "name" in item else tool
             events.append(ev.ToolCallStarted(tool_call_id=known.id, name=name))
         else:
@@ -319,7 +320,7 @@ class _ResponsesDecoder:
         """Keep the list of what the client has to answer."""
         for_client = known.kind == "tool_search_call" and item.get("execution") == "client"
         if for_client or known.kind in _ANSWERED_BY_CLIENT:
-            _remember(self._unanswered, known.id, known.kind)
+            remember(self._unanswered, known.id, known.kind, MAX_REMEMBERED)
         elif known.kind.endswith("_output"):
             self._unanswered.pop(known.id, None)
         elif known.kind == "message":  # xAI runs its own custom calls, and then it answers
@@ -382,12 +383,6 @@ def _part_index(wire: _Wire) -> int:
 def _middle(kind: str) -> str:
     """`response.output_text.delta` is about `output_text`."""
     return kind[len("response.") : kind.rindex(".")]
-
-
-def _remember(memory: dict[Any, Any], key: Any, value: Any) -> None:
-    if len(memory) >= MAX_REMEMBERED:
-        del memory[next(iter(memory))]
-    memory[key] = value
 
 
 def _text(value: Any) -> str:

@@ -23,6 +23,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from streamtrace.core import events as ev
+from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_count, as_id, as_object, as_string, dump_json
 from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
@@ -117,7 +118,7 @@ class _PydanticAiDecoder:
     def _part_start(self, value: _Fields) -> Iterator[ev.Event]:
         part, index = as_object(value.get("part")), _index(value)
         kind = as_id(part.get("part_kind")) or "part_start"
-        _remember(self._parts, index, None)
+        remember(self._parts, index, None, MAX_REMEMBERED)
         if kind in ("tool-call", "builtin-tool-call"):
             call = self._new_call(part)
             self._parts[index] = call
@@ -175,7 +176,7 @@ class _PydanticAiDecoder:
             self._unnamed_calls += 1
             call_id = f"tool-{self._unnamed_calls}"
         call = _Call(call_id)
-        _remember(self._calls, call_id, call)
+        remember(self._calls, call_id, call, MAX_REMEMBERED)
         return call
 
     def _complete(self, call: _Call, part: _Fields) -> Iterator[ev.Event]:
@@ -379,9 +380,3 @@ def _text(value: Any) -> str | None:
 def _index(value: _Fields) -> int | None:
     index = value.get("index")
     return index if isinstance(index, int) else None
-
-
-def _remember(memory: dict[Any, Any], key: Any, what: Any) -> None:
-    if len(memory) >= MAX_REMEMBERED and key not in memory:
-        del memory[next(iter(memory))]
-    memory[key] = what

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from zlib import crc32
 
+from streamtrace.core.bounded import remember
+
 MAX_TEXTS = 1024
 """Of more, the one begun first is forgotten."""
 
@@ -83,6 +85,4 @@ class Said:
         return False
 
     def _remember(self, key: object, text: Text) -> None:
-        if len(self.texts) >= MAX_TEXTS:
-            del self.texts[next(iter(self.texts))]
-        self.texts[key] = text
+        remember(self.texts, key, text, MAX_TEXTS)

@@ -24,6 +24,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from streamtrace.core import events as ev
+from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import (
     MAX_ID_CHARS,
@@ -218,9 +219,7 @@ class _VercelDataDecoder:
             yield from _TOOL_READERS[name](self, call_id, value)
 
     def _tool_start(self, call_id: str, value: _Fields) -> Iterator[ev.Event]:
-        if len(self._calls) >= MAX_REMEMBERED:
-            del self._calls[next(iter(self._calls))]
-        self._calls[call_id] = _Call()
+        remember(self._calls, call_id, _Call(), MAX_REMEMBERED)
         yield ev.ToolCallStarted(tool_call_id=call_id, name=as_id(value.get("toolName")))
 
     def _tool_delta(self, call_id: str, value: _Fields) -> Iterator[ev.Event]:

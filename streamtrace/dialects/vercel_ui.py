@@ -29,6 +29,7 @@ from typing import Annotated, Any, ClassVar, TypeAlias
 import msgspec
 
 from streamtrace.core import events as ev
+from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import (
     MAX_ID_CHARS,
@@ -397,7 +398,7 @@ class _VercelUIDecoder:
         wire_id = as_id(value.get("id"))
         yield from self._announce()
         if wire_id is not None and (ended := self._texts.get(wire_id)):
-            _remember(self._numbered, wire_id, f"{wire_id}:{ended + 1}")
+            remember(self._numbered, wire_id, f"{wire_id}:{ended + 1}", MAX_REMEMBERED)
         yield ev.MessageStarted(message_id=self._text_id(wire_id), role="assistant")
 
     def _text_end(self, kind: str, value: _Fields) -> Iterator[ev.Event]:
@@ -407,7 +408,7 @@ class _VercelUIDecoder:
             yield _source(as_object(as_object(citation).get("source")))
         yield ev.MessageFinished(message_id=self._text_id(wire_id))
         if wire_id is not None:
-            _remember(self._texts, wire_id, self._texts.get(wire_id, 0) + 1)
+            remember(self._texts, wire_id, self._texts.get(wire_id, 0) + 1, MAX_REMEMBERED)
 
     def _reasoning_start(self, kind: str, value: _Fields) -> Iterator[ev.Event]:
         yield from self._announce()
@@ -431,7 +432,7 @@ class _VercelUIDecoder:
 
     def _tool_start(self, call_id: str, value: _Fields) -> Iterator[ev.Event]:
         yield from self._announce()
-        _remember(self._calls, call_id, _Call())
+        remember(self._calls, call_id, _Call(), MAX_REMEMBERED)
         yield ev.ToolCallStarted(tool_call_id=call_id, name=as_id(value.get("toolName")))
 
     def _tool_available(self, call_id: str, value: _Fields) -> Iterator[ev.Event]:
@@ -470,7 +471,7 @@ class _VercelUIDecoder:
     def _settle(self, call_id: str) -> Iterator[ev.Event]:
         """The result of a call; one that an earlier response announced is told of here."""
         if call_id not in self._calls:
-            _remember(self._calls, call_id, _Call())
+            remember(self._calls, call_id, _Call(), MAX_REMEMBERED)
             yield ev.ToolCallStarted(tool_call_id=call_id)
         self._calls[call_id] = _Call(ready=True, settled=True)
 
@@ -480,7 +481,7 @@ class _VercelUIDecoder:
             return
         call = self._calls.get(call_id) or _Call()
         call.waits, call.approval_id = APPROVAL, as_id(value.get("approvalId"))
-        _remember(self._calls, call_id, call)
+        remember(self._calls, call_id, call, MAX_REMEMBERED)
 
     def _approval_response(self, kind: str, value: _Fields) -> Iterator[ev.Event]:
         approval_id = as_id(value.get("approvalId"))
@@ -548,9 +549,3 @@ def _json_text(value: Any) -> str | None:
 
 def _is_data(kind: str, value: _Fields) -> bool:
     return kind.startswith("data-") and "data" in value
-
-
-def _remember(memory: dict[str, Any], key: str, value: Any) -> None:
-    if len(memory) >= MAX_REMEMBERED and key not in memory:
-        del memory[next(iter(memory))]
-    memory[key] = value

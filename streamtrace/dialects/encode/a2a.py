@@ -19,9 +19,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
 from streamtrace.core import events as ev
+from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.dialects.base import Envelope
-from streamtrace.dialects.encode.base import TableEncoder, json_frame, remember
+from streamtrace.dialects.encode.base import TableEncoder, json_frame
 
 NAMELESS = "text"
 """The artifact of text whose message has no id."""

@@ -28,6 +28,7 @@ from typing import Any, ClassVar, TypeAlias
 import msgspec
 
 from streamtrace.core import events as ev
+from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_count
 from streamtrace.dialects.base import Envelope
@@ -263,8 +264,8 @@ class AgUiEncoder(TableEncoder):
         if call_id in self._calls:
             return
         yield from self._end_thinking()
-        _remember(self._calls, call_id, "named")
-        _remember(self._taken, call_id, None)
+        remember(self._calls, call_id, "named", MAX_REMEMBERED)
+        remember(self._taken, call_id, None, MAX_REMEMBERED)
         parent = {"parentMessageId": self._parent} if self._parent else {}
         start = {"type": "TOOL_CALL_START", "toolCallId": call_id, "toolCallName": event.name or ""}
         end = {"type": "TOOL_CALL_END", "toolCallId": call_id}
@@ -274,7 +275,7 @@ class AgUiEncoder(TableEncoder):
         call_id = event.tool_call_id
         if event.delta and ("call", call_id) in self._open:
             self._tally.output()
-            _remember(self._calls, call_id, "argued")
+            remember(self._calls, call_id, "argued", MAX_REMEMBERED)
             yield _frame("TOOL_CALL_ARGS", toolCallId=call_id, delta=event.delta)
 
     def _ready(self, event: ev.ToolCallReady) -> Iterator[Frame]:
@@ -293,7 +294,7 @@ class AgUiEncoder(TableEncoder):
         call_id = event.tool_call_id
         if self._calls.get(call_id) == "answered":
             return
-        _remember(self._calls, call_id, "answered")
+        remember(self._calls, call_id, "answered", MAX_REMEMBERED)
         self._tally.result()
         yield from self._end_turn()
         yield from self._close(("call", call_id))
@@ -335,7 +336,7 @@ class AgUiEncoder(TableEncoder):
         while not message_id or message_id in self._taken:
             self._made_ids += 1
             message_id = f"{self._run['runId']}-{self._made_ids}"
-        _remember(self._taken, message_id, None)
+        remember(self._taken, message_id, None, MAX_REMEMBERED)
         return message_id
 
     table: ClassVar = {
@@ -423,9 +424,3 @@ def _is_operation(value: Any) -> bool:
     return all(key in value for key in needs) and all(
         isinstance(pointer, str) and _POINTER.fullmatch(pointer) for pointer in pointers
     )
-
-
-def _remember(memory: dict[str, Any], key: str, value: Any) -> None:
-    if len(memory) >= MAX_REMEMBERED and key not in memory:
-        del memory[next(iter(memory))]
-    memory[key] = value

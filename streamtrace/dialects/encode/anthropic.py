@@ -26,6 +26,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from streamtrace.core import events as ev
+from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import clean_text, dump_json
 from streamtrace.dialects.base import Envelope
@@ -236,9 +237,9 @@ class AnthropicEncoder(TableEncoder):
             call_id = said_id if is_free else f"{said_id or 'call'}_{self._blocks}"
             call = {"type": "tool_use", "id": call_id, "name": event.name or "", "input": {}}
             yield from self._add(call)
-            _remember(self._calls, said_id, _Call(self._blocks - 1))
-            _remember(self._call_ids, said_id, call_id)
-            _remember(self._unanswered, call_id, None)
+            remember(self._calls, said_id, _Call(self._blocks - 1), MAX_CALLS)
+            remember(self._call_ids, said_id, call_id, MAX_CALLS)
+            remember(self._unanswered, call_id, None, MAX_CALLS)
 
     def _arguments(self, event: ev.ToolCallArgumentsDelta) -> Iterator[Frame]:
         call = self._calls.get(event.tool_call_id)
@@ -267,7 +268,7 @@ class AnthropicEncoder(TableEncoder):
         yield from self._complete(said_id)
         self._tally.result()
         if said_id not in self._call_ids:
-            _remember(self._call_ids, said_id, said_id or "call")
+            remember(self._call_ids, said_id, said_id or "call", MAX_CALLS)
         call_id = self._call_ids[said_id]
         self._unanswered.pop(call_id, None)
         yield from self._add(
@@ -376,9 +377,3 @@ def _argued(call: _Call, text: str) -> Iterator[Frame]:
     if text:
         delta = {"type": "input_json_delta", "partial_json": text}
         yield _frame("content_block_delta", index=call.index, delta=delta)
-
-
-def _remember(memory: dict[str, Any], key: str, value: Any) -> None:
-    if len(memory) >= MAX_CALLS and key not in memory:
-        del memory[next(iter(memory))]
-    memory[key] = value

@@ -38,13 +38,6 @@ class TableEncoder:
         return ()
 
 
-def remember(memory: dict[str, Any], key: str, value: Any, most: int) -> None:
-    """Put into a memory of at most so many keys; of more, the oldest is forgotten."""
-    if len(memory) >= most and key not in memory:
-        del memory[next(iter(memory))]
-    memory[key] = value
-
-
 MAX_HELD_CHARS = 16 * 1024 * 1024
 
 

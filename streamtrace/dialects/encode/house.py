@@ -19,9 +19,10 @@ from typing import Any, ClassVar, TypeAlias
 import msgspec
 
 from streamtrace.core import events as ev
+from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_count, dump_json, load_json
-from streamtrace.dialects.encode.base import Held, TableEncoder, json_frame, remember
+from streamtrace.dialects.encode.base import Held, TableEncoder, json_frame
 from streamtrace.dialects.encode.tally import COUNTS, Tally
 from streamtrace.dialects.house import HEARTBEATS, MAX_OPEN_CALLS
 

@@ -32,6 +32,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from streamtrace.core import events as ev
+from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import dump_json
 from streamtrace.dialects.base import Envelope
@@ -370,11 +371,11 @@ class OpenAIResponsesEncoder(TableEncoder):
             yield from self._complete(next(iter(self._calls)))
         call_id = self._unique("call_id", said_id, f"call_{self._items}")
         if call_id != said_id:
-            _remember(self._call_ids, said_id, call_id)
+            remember(self._call_ids, said_id, call_id, MAX_IDS)
         call = {"type": "function_call", "call_id": call_id, "name": name, "arguments": ""}
         item = yield from self._add("fc", None, {**call, "status": "in_progress"})
         self._calls[said_id] = item
-        _remember(self._unanswered, call_id, None)
+        remember(self._unanswered, call_id, None, MAX_IDS)
         return item
 
     def _arguments(self, event: ev.ToolCallArgumentsDelta) -> Iterator[Frame]:
@@ -524,9 +525,3 @@ def _usage(total: dict[str, int]) -> dict[str, Any] | None:
         "output_tokens_details": {"reasoning_tokens": total.get("reasoning_tokens")},
         "total_tokens": None if given is None or made is None else given + made,
     }
-
-
-def _remember(memory: dict[str, Any], key: str, value: Any) -> None:
-    if len(memory) >= MAX_IDS and key not in memory:
-        del memory[next(iter(memory))]
-    memory[key] = value

@@ -26,9 +26,10 @@ from typing import Any, ClassVar
 import msgspec
 
 from streamtrace.core import events as ev
+from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_count, clean_text, load_json
-from streamtrace.dialects.encode.base import Held, TableEncoder, json_frame, remember
+from streamtrace.dialects.encode.base import Held, TableEncoder, json_frame
 
 DONE = b"[DONE]"
 APPROVAL, TOOL_CALL = "tool_approval", "tool_call"
