@@ -19,7 +19,7 @@ Models may speak at the same time: a generation that is named again is the open 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -102,7 +102,7 @@ class RunMachine:
         if handler is not None:
             handler(self, event, at_ns)
         elif self.opaque:
-            self._gap(at_ns)
+            self._gaps((at_ns,))
 
     def may_grow(self, event: ev.Event) -> bool:
         """Whether more of what this event said could follow, and would be no issue."""
@@ -120,19 +120,7 @@ class RunMachine:
         """
         generation = self._open
         assert generation is not None
-        last_ns = self._last_output_ns
-        counts, longest_ns, total_ns = self._gap_counts, self._longest_gap_ns, 0
-        for at_ns in times:
-            if last_ns is None or at_ns == last_ns:
-                continue
-            gap_ns = at_ns - last_ns
-            last_ns = at_ns
-            counts[bisect_left(_GAP_EDGES_NS, gap_ns)] += 1
-            total_ns += gap_ns
-            if longest_ns is None or gap_ns > longest_ns:
-                longest_ns, self._longest_gap_at_ns = gap_ns, at_ns
-        self._last_output_ns, self._longest_gap_ns = last_ns, longest_ns
-        self._gap_sum_ns += total_ns
+        self._gaps(times)
         self.events += len(times)
         self.last_event_ns = generation.last_token_ns = generation.finished_ns = times[-1]
         if isinstance(like, ev.TextDelta):
@@ -356,25 +344,29 @@ class RunMachine:
         """Something was generated: set the token times, and say by which generation."""
         if self._first_token_ns is None:
             self._first_token_ns = at_ns
-        self._gap(at_ns)
+        self._gaps((at_ns,))
         generation = self._generation(at_ns)
         if generation.first_token_ns is None:
             generation.first_token_ns = at_ns
         generation.last_token_ns = generation.finished_ns = at_ns
         return generation
 
-    def _gap(self, at_ns: int) -> None:
+    def _gaps(self, times: Iterable[int]) -> None:
+        """Output came at these times, one after the other."""
         last_ns = self._last_output_ns
-        if last_ns == at_ns:  # one message of the server carries both: no gap between them
-            return
-        self._last_output_ns = at_ns
-        if last_ns is None:
-            return
-        gap_ns = at_ns - last_ns
-        self._gap_counts[bisect_left(_GAP_EDGES_NS, gap_ns)] += 1
-        self._gap_sum_ns += gap_ns
-        if self._longest_gap_ns is None or gap_ns > self._longest_gap_ns:
-            self._longest_gap_ns, self._longest_gap_at_ns = gap_ns, at_ns
+        counts, longest_ns, total_ns = self._gap_counts, self._longest_gap_ns, 0
+        for at_ns in times:
+            if at_ns == last_ns:  # one message of the server carries both: no gap between them
+                continue
+            if last_ns is not None:
+                gap_ns = at_ns - last_ns
+                counts[bisect_left(_GAP_EDGES_NS, gap_ns)] += 1
+                total_ns += gap_ns
+                if longest_ns is None or gap_ns > longest_ns:
+                    longest_ns, self._longest_gap_at_ns = gap_ns, at_ns
+            last_ns = at_ns
+        self._last_output_ns, self._longest_gap_ns = last_ns, longest_ns
+        self._gap_sum_ns += total_ns
 
     def _generation(self, at_ns: int) -> OpenGeneration:
         if self._open is None:
