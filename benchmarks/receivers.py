@@ -1,4 +1,4 @@
-"""Where the sinks send to, as cheap as can be and in a process of its own: it answers 200 and counts.
+"""Where the sinks send to, as cheap as can be, in a process of its own: answers 200 and counts.
 
     with Receivers(core=1) as receivers:
         OTelSink(exporter=OTLPSpanExporter(endpoint=receivers.otlp_url))
