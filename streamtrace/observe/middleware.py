@@ -220,11 +220,11 @@ class StreamTraceMiddleware:
         async def observed_send(message: Message) -> None:
             try:
                 body = message["body"]
+                more_body = message["more_body"]
                 room_bytes = tap.room_bytes - len(body) - ENTRY_BYTES
-                is_usual = room_bytes >= 0 and message["more_body"] and body.__class__ is bytes
             except (KeyError, TypeError):
-                is_usual = False
-            if not is_usual:
+                more_body = False
+            if not more_body or room_bytes < 0 or body.__class__ is not bytes:
                 await unusual_send(message)
                 return
             tap.room_bytes = room_bytes

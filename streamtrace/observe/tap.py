@@ -23,8 +23,8 @@ MAX_TOTAL_BYTES = 64 * 1024 * 1024
 
 ENTRY_BYTES = 144
 """What an entry costs beside its body, so that empty bodies cannot fill memory either."""
-_FIRST_LEASE_BYTES = 1024
-_MAX_LEASE_BYTES = 64 * 1024
+_FIRST_LEASE_BYTES = 4 * 1024
+_MAX_LEASE_BYTES = 256 * 1024
 _SOON_BYTES = 256 * 1024
 """So much at once comes from an app that does not wait for a model: the pump must not either."""
 
