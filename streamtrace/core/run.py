@@ -18,8 +18,9 @@ Models may speak at the same time: a generation that is named again is the open 
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable
+from operator import sub
 from typing import Any
 
 import msgspec
@@ -37,6 +38,8 @@ MAX_PARTS = 1024
 """Most generations, tool calls, steps or messages that one run remembers, of each."""
 
 _GAP_EDGES_NS = tuple(int(edge * 1_000_000_000) for edge in GAP_BUCKETS_S)
+_MANY = 16
+"""Times from which it is cheaper to sort their gaps than to look at each."""
 _TOKEN_FIELDS = TokenCounts.__struct_fields__
 
 
@@ -113,20 +116,23 @@ class RunMachine:
             return message_id in self._open.texts and message_id not in self._finished_messages
         return isinstance(event, ev.ReasoningDelta)
 
-    def grow(self, like: ev.TextDelta | ev.ReasoningDelta, times: list[int], chars: int) -> None:
-        """Fold events like one that was just folded and `may_grow`, where no text is kept.
+    def grow(self, like: ev.TextDelta | ev.ReasoningDelta, times: list[int], text: str) -> None:
+        """Fold events like one that was just folded and `may_grow`: the same as to feed each.
 
-        The same as to feed each. `times` are theirs, `chars` counts all of them together.
+        `times` are theirs, `text` is that of all of them together.
         """
         generation = self._open
         assert generation is not None
-        self._gaps(times)
+        if len(times) >= _MANY:
+            self._many_gaps(times)
+        else:
+            self._gaps(times)
         self.events += len(times)
         self.last_event_ns = generation.last_token_ns = generation.finished_ns = times[-1]
         if isinstance(like, ev.TextDelta):
-            generation.texts[_name(like.message_id)].chars += chars
+            generation.texts[_name(like.message_id)].add(text)
         else:
-            generation.reasoning.chars += chars
+            generation.reasoning.add(text)
 
     def issue(self, kind: str, count: int = 1) -> None:
         """Record what was wrong with the stream; raise it, if strict. Kinds are a fixed set."""
@@ -350,6 +356,26 @@ class RunMachine:
             generation.first_token_ns = at_ns
         generation.last_token_ns = generation.finished_ns = at_ns
         return generation
+
+    def _many_gaps(self, times: list[int]) -> None:
+        """As `_gaps`, in few calls: what is sorted is counted edge by edge."""
+        last_ns = times[0] if self._last_output_ns is None else self._last_output_ns
+        gaps = list(map(sub, times, [last_ns, *times[:-1]]))
+        longest_ns = max(gaps)
+        if longest_ns > (self._longest_gap_ns or 0):
+            self._longest_gap_ns = longest_ns
+            self._longest_gap_at_ns = times[gaps.index(longest_ns)]
+        gaps.sort()
+        below = bisect_right(gaps, 0)  # one message of the server carries both: no gap between them
+        for bucket, edge_ns in enumerate(_GAP_EDGES_NS):
+            if below == len(gaps):
+                break
+            upto = bisect_right(gaps, edge_ns, below)
+            self._gap_counts[bucket] += upto - below
+            below = upto
+        self._gap_counts[-1] += len(gaps) - below
+        self._gap_sum_ns += times[-1] - last_ns
+        self._last_output_ns = times[-1]
 
     def _gaps(self, times: Iterable[int]) -> None:
         """Output came at these times, one after the other."""

@@ -4,8 +4,9 @@ Rules that hold here:
 
 * Every message goes on as the same object, in the same order, whatever happens on our side. The app
   gets its own `scope`; `receive` is called only when the app calls it.
-* Per chunk: two looks at the clock, one push to the tap, two additions. Per message of any other
-  response: one check.
+* Per chunk: two looks at the clock and three appends to the tap. Nothing else happens to a chunk of
+  bytes in an open stream, so `observed_send` is written out for that case, call by call. Per
+  message of any other response: one check.
 * No per-request state on the middleware. No task, queue, header or byte is added.
 * What the app raises is raised again, unchanged.
 """
@@ -40,7 +41,7 @@ from streamtrace.observe.pump import InlinePump, Pumps
 from streamtrace.observe.route import route_template
 from streamtrace.observe.shutdown import close_at_exit, flush_sinks, open_middlewares
 from streamtrace.observe.stream import ActiveStream, Opening, Settings, Stream
-from streamtrace.observe.tap import MAX_TAP_BYTES, MAX_TOTAL_BYTES
+from streamtrace.observe.tap import ENTRY_BYTES, MAX_TAP_BYTES, MAX_TOTAL_BYTES, SHUT, Tap
 
 MAX_REQUEST_BYTES = 256 * 1024
 FLUSH_TIMEOUT_S = 5.0
@@ -205,6 +206,7 @@ class StreamTraceMiddleware:
         stream: Stream | None = None  # while it goes on
         sent: Stream | None = None  # once its final body is with the server
         undecided = True
+        tap, note, note_sent = SHUT, SHUT.note, SHUT.note_sent  # of `stream`
 
         async def observed_receive() -> Message:
             message = await receive()
@@ -216,31 +218,48 @@ class StreamTraceMiddleware:
             return message
 
         async def observed_send(message: Message) -> None:
-            nonlocal stream, sent, undecided
-            if stream is None:
-                if undecided and message.get("type") == "http.response.start":
-                    undecided = False
-                    stream = self._open(exchange, scope, http_opening, message)
-                await send(message)
+            try:
+                body = message["body"]
+                more_body = message["more_body"]
+                room_bytes = tap.room_bytes - len(body) - ENTRY_BYTES
+            except (KeyError, TypeError):
+                more_body = False
+            if not more_body or room_bytes < 0 or body.__class__ is not bytes:
+                await unusual_send(message)
                 return
-            if message["type"] != "http.response.body":
-                await send(message)
-                return
-            observed = stream
+            tap.room_bytes = room_bytes
             at_ns = _clock()
-            observed.push(at_ns, message.get("body", b""))
+            note(at_ns)
+            note(body)
             try:
                 await send(message)
             except OSError:
                 exchange.disconnected_ns = at_ns
                 raise
             finally:
-                stall_ns = _clock() - at_ns
-                observed.send_stall_ns += stall_ns
-                if stall_ns > observed.longest_send_stall_ns:  # noqa: PLR1730  a call costs more
-                    observed.longest_send_stall_ns = stall_ns
+                note_sent(_clock())
+
+        async def unusual_send(message: Message) -> None:
+            """The head, the end, the first chunk after a rest, and what no chunk of bytes is."""
+            nonlocal stream, sent, undecided, tap, note, note_sent
+            if stream is None:
+                if undecided and message.get("type") == "http.response.start":
+                    undecided = False
+                    stream = self._open(exchange, scope, http_opening, message)
+                    if stream is not None:
+                        tap = stream.tap
+                        note, note_sent = tap.note, tap.note_sent
+                await send(message)
+                return
+            if message["type"] != "http.response.body":
+                await send(message)
+                return
+            at_ns = _clock()
+            is_noted = tap.push(at_ns, message.get("body", b""))
+            await _timed(send, message, at_ns, exchange, tap, is_noted=is_noted)
             if not message.get("more_body", False):
-                stream, sent = None, stream
+                observed, stream, sent = stream, None, stream
+                tap = SHUT
                 observed.final(at_ns, exchange.gone_ns(at_ns))
 
         await self._run(scope, observed_receive, observed_send, exchange, lambda: stream or sent)
@@ -268,21 +287,13 @@ class StreamTraceMiddleware:
                     stream = self._open(exchange, scope, websocket_opening, message)
                 await send(message)
                 return
-            observed = stream
             at_ns = _clock()
-            if kind == "websocket.send":
-                observed.push(at_ns, message.get("bytes") or message.get("text"))
-            try:
-                await send(message)
-            except OSError:
-                exchange.disconnected_ns = at_ns
-                raise
-            finally:
-                stall_ns = _clock() - at_ns
-                observed.send_stall_ns += stall_ns
-                observed.longest_send_stall_ns = max(observed.longest_send_stall_ns, stall_ns)
+            is_noted = kind == "websocket.send" and stream.tap.push(
+                at_ns, message.get("bytes") or message.get("text")
+            )
+            await _timed(send, message, at_ns, exchange, stream.tap, is_noted=is_noted)
             if kind == "websocket.close":
-                stream, sent = None, stream
+                observed, stream, sent = stream, None, stream
                 observed.final(at_ns, exchange.gone_ns(at_ns))
 
         await self._run(scope, observed_receive, observed_send, exchange, lambda: stream or sent)
@@ -380,6 +391,22 @@ def active_streams() -> list[ActiveStream]:
         for stream in one.active()
     ]
     return sorted(found, key=lambda stream: -stream.age_s)
+
+
+async def _timed(
+    send: Send, message: Message, at_ns: int, exchange: Exchange, tap: Tap, *, is_noted: bool
+) -> None:
+    """Send it at `at_ns`, and tell how long that took."""
+    try:
+        await send(message)
+    except OSError:
+        exchange.disconnected_ns = at_ns
+        raise
+    finally:
+        if is_noted:
+            tap.note_sent(_clock())
+        else:
+            tap.add_stall(_clock() - at_ns)
 
 
 def _by_own_name(dialects: Sequence[Dialect]) -> dict[str, Dialect]:

@@ -20,11 +20,11 @@ from streamtrace.core.run import RunMachine
 from streamtrace.core.summary import RunSummary
 from streamtrace.dialects.base import LINE_HEADERS, LINE_MEDIA_TYPES, Decoder, Dialect, Head
 from streamtrace.dialects.detect import BUILT_IN, UNKNOWN, Detector
-from streamtrace.observe.template import MAX_TRIES, SAFE, Template, plain_text, template_of
+from streamtrace.observe.template import MAX_TRIES, Template, template_of
 
-MAX_ALIKE = 64
-MAX_ALIKE_BYTES = 16 * 1024
-"""Chunks that are read between two looks at the clock, and about their bytes."""
+MAX_ALIKE = 128
+MAX_ALIKE_BYTES = 32 * 1024
+"""Most chunks that are read between two looks at the clock, and about their bytes."""
 
 Listener = Callable[[Event, int], None]
 
@@ -65,9 +65,6 @@ class Pipeline:
         self._detector = Detector(head, dialects, hint)
         self._decoder: Decoder | None = None
         self._listener = listener
-        self._needs_text = listener is not None or (
-            policy is not None and (policy.keep or policy.hash)
-        )
         self._template: Template | None = None
         self._candidate: Template | None = None  # seen once
         self._tries = 0
@@ -100,49 +97,44 @@ class Pipeline:
         template = self._template
         if template is None:
             return start
-        before, behind = template.before, template.behind
-        front, around = len(before), len(before) + len(behind)
-        times: list[int] = []
-        texts: list[str] = []
-        chars = size = 0
-        end = min(len(entries), start + 2 * MAX_ALIKE)
-        position = start
-        limit = min(self._max_frame_bytes, MAX_ALIKE_BYTES)
-        while position < end and size < MAX_ALIKE_BYTES:
-            body = entries[position + 1]
-            if (
-                body.__class__ is not bytes
-                or not body.startswith(before)
-                or not body.endswith(behind)
-                or (length := len(body)) > limit
-            ):
-                break
-            inner = body[front : front + length - around]
-            if inner.translate(None, SAFE) or length <= around or self._needs_text:
-                text = plain_text(inner) if length > around else None
-                if text is None:
-                    break
-                texts.append(text)
-                chars += len(text)
-            else:
-                chars += length - around
-            times.append(entries[position] - epoch_ns)
-            size += length
-            position += 2
-        if times:
-            self.frames += len(times)
-            self.body_bytes += size
-            self._tell_alike(template, times, chars, texts)
-        return position
+        first = entries[start + 1]
+        room = MAX_ALIKE_BYTES // len(first) if isinstance(first, bytes) and first else 1
+        chunks = entries[start + 1 : start + 2 * min(MAX_ALIKE, room + 1) : 2]
+        text, texts = self._text_of_all(template, chunks), []
+        if text is None:
+            texts = self._texts(template, chunks)
+            text, chunks = "".join(texts), chunks[: len(texts)]
+        if not chunks:
+            return start
+        end = start + 2 * len(chunks)
+        times = [at_ns - epoch_ns for at_ns in entries[start:end:2]]
+        self.frames += len(chunks)
+        self.body_bytes += sum(map(len, chunks))
+        if self._listener is None:
+            self.machine.grow(template.event, times, text)
+        else:
+            for one, at_ns in zip(texts, times, strict=True):
+                self._event(msgspec.structs.replace(template.event, text=one), at_ns)
+        return end
 
-    def _tell_alike(
-        self, template: Template, times: list[int], chars: int, texts: list[str]
-    ) -> None:
-        if not self._needs_text:
-            self.machine.grow(template.event, times, chars)
-            return
-        for at_ns, text in zip(times, texts, strict=True):
-            self._event(msgspec.structs.replace(template.event, text=text), at_ns)
+    def _text_of_all(self, template: Template, chunks: Sequence[Any]) -> str | None:
+        """The texts of the chunks together, if nothing speaks against it."""
+        if self._listener is not None:
+            return None
+        text = template.text_of_all(chunks)
+        if text is None or sum(map(len, chunks)) > self._max_frame_bytes:
+            return None
+        return text
+
+    def _texts(self, template: Template, chunks: Sequence[Any]) -> list[str]:
+        """The texts of the first chunks, up to one that must be read in full."""
+        texts: list[str] = []
+        for chunk in chunks:
+            text = template.text(chunk)
+            if text is None or len(chunk) > self._max_frame_bytes:
+                break
+            texts.append(text)
+        return texts
 
     def _learn(self, chunk: bytes | None) -> None:
         """Two chunks in a row that differ in their text make a template."""

@@ -1,7 +1,7 @@
 """One observed stream, from its first chunk in the tap to its record in the sinks.
 
-The path calls `push` and, once, `end`. Everything else here runs off the path, in `work`, in
-pieces small enough for the pump's slice. A stream ends exactly once: the first `end` counts.
+The path fills the `tap` and calls, once, `end`. Everything else here runs off the path, in `work`,
+in pieces small enough for the pump's slice. A stream ends exactly once: the first `end` counts.
 """
 
 from __future__ import annotations
@@ -90,11 +90,8 @@ class Stream:
         "_pump",
         "_request",
         "_settings",
-        "_tap",
         "_timer",
-        "longest_send_stall_ns",
-        "push",
-        "send_stall_ns",
+        "tap",
     )
 
     def __init__(
@@ -105,10 +102,7 @@ class Stream:
         pump: Pump | InlinePump,
         forget: Callable[[Stream], None],
     ) -> None:
-        self._tap = Tap(pump.budget, settings.max_tap_bytes, self._schedule)
-        self.push = self._tap.push
-        self.send_stall_ns = 0
-        self.longest_send_stall_ns = 0
+        self.tap = Tap(pump.budget, settings.max_tap_bytes, self._schedule)
         self._exchange = exchange
         self._opening = opening
         self._settings = settings
@@ -127,7 +121,6 @@ class Stream:
         self._modes: tuple[ContentMode, ...] = ()
         self._policy = ContentPolicy()
         self._request = RequestFacts()
-        self._tap.scheduled = True
         pump.add(self)
 
     def belongs_to(self, pump: Pump | InlinePump) -> bool:
@@ -197,8 +190,8 @@ class Stream:
         finally:
             self._decode_ns += time.perf_counter_ns()
 
-    def _schedule(self) -> None:
-        self._pump.add(self)
+    def _schedule(self, soon: bool) -> None:
+        self._pump.add(self, soon=soon)
 
     def _work(self, deadline_ns: int) -> bool:
         if self._exchange is _DONE:  # drained, and the app goes on all the same
@@ -210,20 +203,20 @@ class Stream:
             self._start()
         while True:
             if self._position >= len(self._entries):
-                self._entries, self._position = self._tap.take(), 0
+                self._entries, self._position = self.tap.take(), 0
                 if not self._entries:
                     break
             pipeline = self._pipeline or self._begin()
+            position = self._position
             if not self._offset:
                 self._position = pipeline.feed_alike(
-                    self._entries, self._position, self._exchange.started_ns
+                    self._entries, position, self._exchange.started_ns
                 )
-            if self._position < len(self._entries):
+            if self._position == position:
                 self._step(pipeline)
             if time.perf_counter_ns() >= deadline_ns:
                 return True
-        self._tap.give_back()
-        self._tap.scheduled = False
+        self.tap.rest()
         if self._end is not None:
             self._finish(self._pipeline or self._begin(), self._end)
         return False
@@ -331,9 +324,8 @@ class Stream:
 
     def _empty_tap(self) -> None:
         self._entries = []
-        self._tap.take()
-        self._tap.give_back()
-        self._tap.scheduled = False
+        self.tap.take()
+        self.tap.rest()
 
     def _facts(self) -> dict[str, Any]:
         """The fields of the summary that are not in the bytes."""
@@ -345,8 +337,8 @@ class Stream:
             "method": opening.method,
             "transport": opening.head.transport,
             "trace": opening.trace,
-            "send_stall_ns": self.send_stall_ns,
-            "longest_send_stall_ns": self.longest_send_stall_ns,
+            "send_stall_ns": self.tap.stall_ns,
+            "longest_send_stall_ns": self.tap.longest_stall_ns,
             "decode_ns": self._decode_ns + time.perf_counter_ns(),  # still at work
             "request": self._request,
         }

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from streamtrace.observe.tap import Budget, Gap, Tap
 
 
-def make(max_bytes: int, total_bytes: int = 1 << 30) -> tuple[Tap, Budget, list[int]]:
-    calls: list[int] = []
+def make(max_bytes: int, total_bytes: int = 1 << 30) -> tuple[Tap, Budget, list[bool]]:
+    calls: list[bool] = []
     budget = Budget(total_bytes)
-    return Tap(budget, max_bytes, lambda: calls.append(1)), budget, calls
+    return Tap(budget, max_bytes, calls.append), budget, calls
 
 
 @given(
@@ -37,7 +37,7 @@ def test_every_byte_is_kept_or_counted_and_the_budget_comes_back(
                 lost_chunks += item.lost_chunks
             else:
                 kept.append(item)
-        tap.give_back()
+        tap.rest()
         assert budget.free_bytes == total_bytes
 
     pushed = [step for step in steps if step is not None]
@@ -46,7 +46,7 @@ def test_every_byte_is_kept_or_counted_and_the_budget_comes_back(
             take()
         else:
             tap.push(number, step)
-            held = sum(len(item) for item in tap.entries[1::2] if isinstance(item, bytes))
+            held = sum(len(item) for item in tap._entries[1::2] if isinstance(item, bytes))
             assert held <= min(max_bytes, total_bytes)
             assert budget.free_bytes >= 0
     take()
@@ -57,10 +57,10 @@ def test_every_byte_is_kept_or_counted_and_the_budget_comes_back(
 
 def test_five_thousand_small_taps_fit_into_the_budget() -> None:
     budget = Budget(64 * 1024 * 1024)
-    taps = [Tap(budget, 2 * 1024 * 1024, lambda: None) for _ in range(5000)]
+    taps = [Tap(budget, 2 * 1024 * 1024, lambda soon: None) for _ in range(5000)]
     for tap in taps:
         tap.push(0, b"x" * 200)
-    assert not [tap for tap in taps if any(isinstance(item, Gap) for item in tap.entries)]
+    assert not [tap for tap in taps if any(isinstance(item, Gap) for item in tap._entries)]
 
 
 def test_subclasses_of_bytes_and_str_are_kept() -> None:
@@ -77,7 +77,7 @@ def test_subclasses_of_bytes_and_str_are_kept() -> None:
 
 
 def test_what_is_lost_in_a_row_is_one_gap_where_it_was() -> None:
-    tap, _, _ = make(200)
+    tap, _, _ = make(400)
     for piece in (b"a" * 10, b"b" * 500, b"c" * 500, b"d" * 10):
         tap.push(0, piece)
     kinds = [item if isinstance(item, bytes) else "gap" for item in tap.take()[1::2]]
@@ -88,18 +88,55 @@ def test_empty_bodies_fill_the_tap_too() -> None:
     tap, _, _ = make(64 * 1000)
     for _ in range(5000):
         tap.push(0, b"")
-    assert len(tap.entries) <= 2 * 1001
+    assert len(tap._entries) <= 2 * 1001
 
 
 def test_the_pump_is_told_once_until_it_came() -> None:
     tap, _, calls = make(1000)
     tap.push(0, b"a")
     tap.push(1, b"b")
-    assert calls == [1]
+    assert calls == [False]
     tap.take()
-    tap.scheduled = False
+    tap.rest()
     tap.push(2, b"c")
-    assert calls == [1, 1]
+    assert calls == [False, False]
+
+
+def test_the_pump_is_told_to_hurry_when_there_is_much() -> None:
+    tap, _, calls = make(1 << 20)
+    for _ in range(8):
+        tap.push(0, b"x" * 65_536)
+    assert calls == [False, True]
+
+
+def test_no_room_is_left_to_the_path_after_a_rest() -> None:
+    tap, _, _ = make(1000)
+    tap.push(0, b"a")
+    assert tap.room_bytes > 0
+    tap.take()
+    tap.rest()
+    assert tap.room_bytes == 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 900), st.integers(0, 50), st.booleans()), max_size=30))
+def test_the_time_in_send_is_that_of_every_chunk(chunks: list[tuple[int, int, bool]]) -> None:
+    """Also of those that were taken before they were sent, and of those that were lost."""
+    tap, _, _ = make(1500)
+    now_ns = 0
+    for size, stall_ns, take_while_sending in chunks:
+        began_ns = now_ns
+        is_noted = tap.push(began_ns, b"x" * size)
+        if take_while_sending:
+            tap.take()
+            tap.rest()
+        now_ns += stall_ns
+        if is_noted:
+            tap.note_sent(now_ns)
+        else:
+            tap.add_stall(now_ns - began_ns)
+    tap.take()
+    stalls = [stall_ns for _, stall_ns, _ in chunks]
+    assert (tap.stall_ns, tap.longest_stall_ns) == (sum(stalls), max(stalls, default=0))
 
 
 def test_bytes_that_can_change_are_copied_and_garbage_is_nothing() -> None:
@@ -121,5 +158,5 @@ def test_a_tap_that_is_empty_holds_nothing_of_the_budget() -> None:
     tap.push(0, b"x")
     assert budget.free_bytes < 100_000
     tap.take()
-    tap.give_back()
+    tap.rest()
     assert budget.free_bytes == 100_000

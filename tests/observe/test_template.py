@@ -14,12 +14,12 @@ from support.recordings import STREAMS
 from streamtrace.core.content import ContentPolicy
 from streamtrace.core.events import ReasoningDelta, TextDelta
 from streamtrace.core.outcome import StreamEnd
+from streamtrace.core.run import RunMachine
 from streamtrace.core.summary import RunSummary
 from streamtrace.dialects.base import Head
 from streamtrace.dialects.detect import BUILT_IN
-from streamtrace.observe import pipeline as pipeline_module
 from streamtrace.observe.pipeline import Pipeline
-from streamtrace.observe.template import Template, plain_text, template_of
+from streamtrace.observe.template import Template, template_of, text_of
 
 PLAIN = [dialect for dialect in BUILT_IN if dialect.plain_deltas]
 OURS = [one for one in STREAMS if one.dialect in {dialect.name for dialect in PLAIN}]
@@ -112,14 +112,14 @@ def test_any_stream_of_pieces_tells_the_same_run(name, data):
 def test_templates_are_used(name, monkeypatch):
     """Of a hundred pieces all but the first few."""
     seen = 0
-    told = Pipeline._tell_alike
+    grow = RunMachine.grow
 
-    def count(self, template, times, chars, texts):
+    def count(self, like, times, text):
         nonlocal seen
         seen += len(times)
-        told(self, template, times, chars, texts)
+        grow(self, like, times, text)
 
-    monkeypatch.setattr(pipeline_module.Pipeline, "_tell_alike", count)
+    monkeypatch.setattr(RunMachine, "grow", count)
     event = b"event: content_block_delta\n" if name == "anthropic" else b""
     line = SAMPLES[name].encode()
     chunks = [
@@ -141,11 +141,35 @@ def test_a_chunk_over_the_limit_of_a_frame_is_too_long_as_without(size):
 
 
 @pytest.mark.parametrize(("inside", "text"), [
-    (b"word ", "word "), ("é".encode(), "é"), (b"", None), (b'a"', None), (b"a\\n", None),
-    (b"a\nb", None), (b"\xff", None), (b"\x00", None), (b"\xe2\x80\xa8", None),
+    (b"word ", "word "), ("é".encode(), "é"), (b"", None), (b'a"', None), (b"a\\n", "a\n"),
+    (b"a\nb", None), (b"\xff", None), (b"\x00", None), (b"\xe2\x80\xa8", "\u2028"),
+    (b'","', None), (b"\\", None), (b'" ', None), (b"\\ud83d", None),
 ])  # fmt: skip
-def test_what_is_no_plain_text_is_read_in_full(inside, text):
-    assert plain_text(inside) == text
+def test_what_is_no_inside_of_a_json_string_is_read_in_full(inside, text):
+    assert text_of(inside) == text
+
+
+TEMPLATE = Template(b'{"d":"', b'"}', TextDelta(text="m"))
+
+
+_bits = st.sampled_from([b'{"d":"', b'"}', b"a", b"\xc3", b"\xa9", b'"', b"\\", b"\n", b"x"])
+
+
+@given(st.lists(st.lists(_bits, max_size=5).map(b"".join), min_size=1, max_size=5), st.booleans())
+def test_all_at_once_says_what_each_says(chunks, around):
+    if around:
+        chunks = [b'{"d":"' + chunk + b'"}' for chunk in chunks]
+    at_once = TEMPLATE.text_of_all(chunks)
+    texts = [TEMPLATE.text(chunk) for chunk in chunks]
+    if at_once is not None:
+        assert None not in texts
+        assert at_once == "".join(texts)
+
+
+def test_all_at_once_is_the_usual_way():
+    chunks = [b'{"d":"%b"}' % word.encode() for word in ("a", " é", "\U0001f600", "z")]
+    assert TEMPLATE.text_of_all(chunks) == "a é\U0001f600z"
+    assert TEMPLATE.text_of_all([*chunks, object()]) is None
 
 
 def test_a_text_that_stands_twice_in_its_chunk_makes_no_template():
