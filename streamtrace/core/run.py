@@ -19,7 +19,7 @@ Models may speak at the same time: a generation that is named again is the open 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from operator import sub
 from typing import Any
 
@@ -105,7 +105,7 @@ class RunMachine:
         if handler is not None:
             handler(self, event, at_ns)
         elif self.opaque:
-            self._gaps((at_ns,))
+            self._gap(at_ns)
 
     def may_grow(self, event: ev.Event) -> bool:
         """Whether more of what this event said could follow, and would be no issue."""
@@ -116,19 +116,20 @@ class RunMachine:
             return message_id in self._open.texts and message_id not in self._finished_messages
         return isinstance(event, ev.ReasoningDelta)
 
-    def grow(self, like: ev.TextDelta | ev.ReasoningDelta, times: list[int], text: str) -> None:
+    def grow(
+        self, like: ev.TextDelta | ev.ReasoningDelta, text: str, times: list[int], epoch_ns: int = 0
+    ) -> None:
         """Fold events like one that was just folded and `may_grow`: the same as to feed each.
 
-        `times` are theirs, `text` is that of all of them together.
+        `text` is that of all together; `times` are theirs, on a clock that said `epoch_ns` when the
+        stream began.
         """
         generation = self._open
         assert generation is not None
-        if len(times) >= _MANY:
-            self._many_gaps(times)
-        else:
-            self._gaps(times)
+        self._many_gaps(times, epoch_ns)
         self.events += len(times)
-        self.last_event_ns = generation.last_token_ns = generation.finished_ns = times[-1]
+        last_ns = times[-1] - epoch_ns
+        self.last_event_ns = generation.last_token_ns = generation.finished_ns = last_ns
         if isinstance(like, ev.TextDelta):
             generation.texts[_name(like.message_id)].add(text)
         else:
@@ -350,23 +351,39 @@ class RunMachine:
         """Something was generated: set the token times, and say by which generation."""
         if self._first_token_ns is None:
             self._first_token_ns = at_ns
-        self._gaps((at_ns,))
+        self._gap(at_ns)
         generation = self._generation(at_ns)
         if generation.first_token_ns is None:
             generation.first_token_ns = at_ns
         generation.last_token_ns = generation.finished_ns = at_ns
         return generation
 
-    def _many_gaps(self, times: list[int]) -> None:
-        """As `_gaps`, in few calls: what is sorted is counted edge by edge."""
-        last_ns = times[0] if self._last_output_ns is None else self._last_output_ns
-        gaps = list(map(sub, times, [last_ns, *times[:-1]]))
+    def _gap(self, at_ns: int) -> None:
+        """Output came now."""
+        last_ns = self._last_output_ns
+        if at_ns == last_ns:  # one message of the server carries both: no gap between them
+            return
+        if last_ns is not None:
+            gap_ns = at_ns - last_ns
+            self._gap_counts[bisect_left(_GAP_EDGES_NS, gap_ns)] += 1
+            self._gap_sum_ns += gap_ns
+            if self._longest_gap_ns is None or gap_ns > self._longest_gap_ns:
+                self._longest_gap_ns, self._longest_gap_at_ns = gap_ns, at_ns
+        self._last_output_ns = at_ns
+
+    def _many_gaps(self, times: list[int], epoch_ns: int) -> None:
+        """Output came at these times: as `_gap`, but many are sorted, and counted edge by edge."""
+        if len(times) < _MANY or self._last_output_ns is None:
+            for time_ns in times:
+                self._gap(time_ns - epoch_ns)
+            return
+        gaps = list(map(sub, times, [self._last_output_ns + epoch_ns, *times]))
         longest_ns = max(gaps)
         if longest_ns > (self._longest_gap_ns or 0):
             self._longest_gap_ns = longest_ns
-            self._longest_gap_at_ns = times[gaps.index(longest_ns)]
+            self._longest_gap_at_ns = times[gaps.index(longest_ns)] - epoch_ns
         gaps.sort()
-        below = bisect_right(gaps, 0)  # one message of the server carries both: no gap between them
+        below = bisect_right(gaps, 0)
         for bucket, edge_ns in enumerate(_GAP_EDGES_NS):
             if below == len(gaps):
                 break
@@ -374,25 +391,9 @@ class RunMachine:
             self._gap_counts[bucket] += upto - below
             below = upto
         self._gap_counts[-1] += len(gaps) - below
-        self._gap_sum_ns += times[-1] - last_ns
-        self._last_output_ns = times[-1]
-
-    def _gaps(self, times: Iterable[int]) -> None:
-        """Output came at these times, one after the other."""
-        last_ns = self._last_output_ns
-        counts, longest_ns, total_ns = self._gap_counts, self._longest_gap_ns, 0
-        for at_ns in times:
-            if at_ns == last_ns:  # one message of the server carries both: no gap between them
-                continue
-            if last_ns is not None:
-                gap_ns = at_ns - last_ns
-                counts[bisect_left(_GAP_EDGES_NS, gap_ns)] += 1
-                total_ns += gap_ns
-                if longest_ns is None or gap_ns > longest_ns:
-                    longest_ns, self._longest_gap_at_ns = gap_ns, at_ns
-            last_ns = at_ns
-        self._last_output_ns, self._longest_gap_ns = last_ns, longest_ns
-        self._gap_sum_ns += total_ns
+        last_ns = times[-1] - epoch_ns
+        self._gap_sum_ns += last_ns - self._last_output_ns
+        self._last_output_ns = last_ns
 
     def _generation(self, at_ns: int) -> OpenGeneration:
         if self._open is None:

@@ -89,7 +89,7 @@ class Pipeline:
             is_whole = len(frames) == 1 and was_at_rest and parser.is_at_rest
             self._learn(data if is_whole else None)
 
-    def feed_alike(self, entries: Sequence[Any], start: int, epoch_ns: int) -> int:
+    def feed_alike(self, entries: list[Any], start: int, epoch_ns: int) -> int:
         """Of `[at_ns, body, …]` from `start` on, read what says one more piece of the same text.
 
         Returns where the first other body is. `epoch_ns` is the start on the clock of the entries.
@@ -100,41 +100,35 @@ class Pipeline:
         first = entries[start + 1]
         room = MAX_ALIKE_BYTES // len(first) if isinstance(first, bytes) and first else 1
         chunks = entries[start + 1 : start + 2 * min(MAX_ALIKE, room + 1) : 2]
-        text, texts = self._text_of_all(template, chunks), []
-        if text is None:
-            texts = self._texts(template, chunks)
-            text, chunks = "".join(texts), chunks[: len(texts)]
-        if not chunks:
-            return start
-        end = start + 2 * len(chunks)
-        times = [at_ns - epoch_ns for at_ns in entries[start:end:2]]
+        told = template.all_texts(chunks) if self._listener is None else None
+        if told is None or told[1] > self._max_frame_bytes:
+            return self._feed_each(template, chunks, entries, start, epoch_ns)
+        text, size = told
         self.frames += len(chunks)
-        self.body_bytes += sum(map(len, chunks))
-        if self._listener is None:
-            self.machine.grow(template.event, times, text)
-        else:
-            for one, at_ns in zip(texts, times, strict=True):
-                self._event(msgspec.structs.replace(template.event, text=one), at_ns)
+        self.body_bytes += size
+        end = start + 2 * len(chunks)
+        self.machine.grow(template.event, text, entries[start:end:2], epoch_ns)
         return end
 
-    def _text_of_all(self, template: Template, chunks: Sequence[Any]) -> str | None:
-        """The texts of the chunks together, if nothing speaks against it."""
-        if self._listener is not None:
-            return None
-        text = template.text_of_all(chunks)
-        if text is None or sum(map(len, chunks)) > self._max_frame_bytes:
-            return None
-        return text
-
-    def _texts(self, template: Template, chunks: Sequence[Any]) -> list[str]:
-        """The texts of the first chunks, up to one that must be read in full."""
-        texts: list[str] = []
+    def _feed_each(
+        self,
+        template: Template,
+        chunks: Sequence[Any],
+        entries: list[Any],
+        start: int,
+        epoch_ns: int,
+    ) -> int:
+        """One by one, up to the first that must be read in full. Returns where that is."""
         for chunk in chunks:
             text = template.text(chunk)
             if text is None or len(chunk) > self._max_frame_bytes:
                 break
-            texts.append(text)
-        return texts
+            self.frames += 1
+            self.body_bytes += len(chunk)
+            event = msgspec.structs.replace(template.event, text=text)
+            self._event(event, entries[start] - epoch_ns)
+            start += 2
+        return start
 
     def _learn(self, chunk: bytes | None) -> None:
         """Two chunks in a row that differ in their text make a template."""

@@ -137,12 +137,10 @@ class Tap:
 
     def _add_stalls(self) -> None:
         """The time in `send` of those that are sent, all at once. They are sent in their order."""
-        sent = self._sent.copy()
+        sent, began = self._sent.copy(), self._unsent
         self._sent.clear()
-        unsent = self._unsent
-        began = unsent[: len(sent)]
-        del unsent[: len(sent)]
-        total_ns = sum(sent) - sum(began)
+        self._unsent = began[len(sent) :]
+        total_ns = sum(sent) - sum(began) + sum(self._unsent)
         self.stall_ns += total_ns
         if total_ns > self.longest_stall_ns:  # else none of them was longer
             self.longest_stall_ns = max(self.longest_stall_ns, *map(sub, sent, began))

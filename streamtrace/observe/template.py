@@ -50,23 +50,24 @@ class Template(msgspec.Struct, frozen=True):
             return None
         return text_of(chunk[len(self.before) : -len(self.behind)])
 
-    def text_of_all(self, chunks: Sequence[Any]) -> str | None:
-        """The texts of chunks of this shape, one after the other; `None` if one is not, or if any
-        must be looked at more closely."""
+    def all_texts(self, chunks: Sequence[Any]) -> tuple[str, int] | None:
+        """The texts of chunks of this shape as one, and the bytes of the chunks; `None` if one is
+        of another, or must be looked at more closely."""
         inside = slice(len(self.before), -len(self.behind))
         try:
             pieces = [chunk[inside] for chunk in chunks]
-            same = (self.behind + self.before).join(pieces)
-            if b"".join((self.before, same, self.behind)) != b"".join(chunks):
-                return None
+            whole = b"".join(chunks)
         except TypeError:  # a gap, or no bytes
+            return None
+        same = (self.behind + self.before).join(pieces)
+        if whole != b"".join((self.before, same, self.behind)):
             return None
         # With a line end between them, each piece must be UTF-8 by itself.
         lines = b"\n".join(pieces)
-        if not all(pieces) or lines.translate(None, _SAFE) != b"\n" * (len(pieces) - 1):
+        if not all(pieces) or len(lines.translate(None, _SAFE)) != len(pieces) - 1:
             return None
         try:
-            return lines.decode().replace("\n", "")
+            return lines.decode().replace("\n", ""), len(whole)
         except UnicodeDecodeError:
             return None
 

@@ -114,10 +114,10 @@ def test_templates_are_used(name, monkeypatch):
     seen = 0
     grow = RunMachine.grow
 
-    def count(self, like, times, text):
+    def count(self, like, text, times, epoch_ns):
         nonlocal seen
         seen += len(times)
-        grow(self, like, times, text)
+        grow(self, like, text, times, epoch_ns)
 
     monkeypatch.setattr(RunMachine, "grow", count)
     event = b"event: content_block_delta\n" if name == "anthropic" else b""
@@ -159,17 +159,17 @@ _bits = st.sampled_from([b'{"d":"', b'"}', b"a", b"\xc3", b"\xa9", b'"', b"\\", 
 def test_all_at_once_says_what_each_says(chunks, around):
     if around:
         chunks = [b'{"d":"' + chunk + b'"}' for chunk in chunks]
-    at_once = TEMPLATE.text_of_all(chunks)
+    at_once = TEMPLATE.all_texts(chunks)
     texts = [TEMPLATE.text(chunk) for chunk in chunks]
     if at_once is not None:
         assert None not in texts
-        assert at_once == "".join(texts)
+        assert at_once == ("".join(texts), sum(map(len, chunks)))
 
 
 def test_all_at_once_is_the_usual_way():
     chunks = [b'{"d":"%b"}' % word.encode() for word in ("a", " é", "\U0001f600", "z")]
-    assert TEMPLATE.text_of_all(chunks) == "a é\U0001f600z"
-    assert TEMPLATE.text_of_all([*chunks, object()]) is None
+    assert TEMPLATE.all_texts(chunks) == ("a é\U0001f600z", sum(map(len, chunks)))
+    assert TEMPLATE.all_texts([*chunks, object()]) is None
 
 
 def test_a_text_that_stands_twice_in_its_chunk_makes_no_template():
