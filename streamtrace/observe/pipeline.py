@@ -100,7 +100,12 @@ class Pipeline:
         first = entries[start + 1]
         room = MAX_ALIKE_BYTES // len(first) if isinstance(first, bytes) and first else 1
         chunks = entries[start + 1 : start + 2 * min(MAX_ALIKE, room + 1) : 2]
-        told = template.all_texts(chunks) if self._listener is None else None
+        told = None
+        if self._listener is None:
+            told = template.all_texts(chunks)
+            if told is None:
+                chunks = chunks[: template.leading(chunks)]
+                told = template.all_texts(chunks)
         if told is None or told[1] > self._max_frame_bytes:
             return self._feed_each(template, chunks, entries, start, epoch_ns)
         text, size = told

@@ -5,7 +5,7 @@ Rules that hold here:
 * One pump per event loop, and no task: it is a callback that the loop calls while there is work,
   and nothing at all while there is none.
 * It works at most SLICE_NS at a time, then lets everything else run; streams take turns.
-* It waits a little before it begins, so that it finds many chunks at once.
+* It waits a little before it begins, so that it finds many chunks at once; less where many come.
 * It runs in a context of its own: a request that happened to wake it is neither seen by the sinks
   nor kept alive.
 * On a loop that is closed, or is not asyncio's, there is nobody to call back: the work is done at
@@ -25,7 +25,8 @@ from typing import Protocol
 from streamtrace.observe.tap import Budget
 
 SLICE_NS = 500_000
-INTERVAL_S = 0.02
+INTERVAL_S = 0.1
+"""How long chunks may wait: what a piece of work costs by itself is then shared by several."""
 LINGER_S = 1.0
 """How long a stream whose final body was sent waits for its app to return, or to raise."""
 

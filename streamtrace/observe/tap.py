@@ -7,9 +7,10 @@ Rules that hold here:
   logs, decodes or raises.
 * It holds at most `max_bytes` of one stream, and all taps of an event loop together at most the
   budget. What does not fit is not kept: it is counted, and leaves a Gap where it was.
-* Room is leased from the budget in blocks that double, and given back when the tap is empty: the
-  path touches the shared counter rarely, many small taps fit, and an idle stream holds nothing.
-  So the first chunk after a rest never fits: that is when the pump is told.
+* Room is leased from the budget, as much as was needed before the last rest and then in blocks that
+  double, and given back when the tap is empty: the path touches the shared counter rarely, many
+  small taps fit, and an idle stream holds nothing. So the first chunk after a rest never fits: that
+  is when the pump is told.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ MAX_TOTAL_BYTES = 64 * 1024 * 1024
 
 ENTRY_BYTES = 144
 """What an entry costs beside its body, so that empty bodies cannot fill memory either."""
-_FIRST_LEASE_BYTES = 4 * 1024
+_MIN_LEASE_BYTES = 4 * 1024
 _MAX_LEASE_BYTES = 256 * 1024
 _SOON_BYTES = 256 * 1024
 """So much at once comes from an app that does not wait for a model: the pump must not either."""
@@ -65,6 +66,7 @@ class Tap:
         "_budget",
         "_entries",
         "_has_gap",
+        "_last_bytes",
         "_leased_bytes",
         "_max_bytes",
         "_schedule",
@@ -90,6 +92,7 @@ class Tap:
         self._max_bytes = max_bytes
         self._schedule = schedule
         self._leased_bytes = 0
+        self._last_bytes = 0
         self._at_rest = True
         self._has_gap = False
 
@@ -132,6 +135,7 @@ class Tap:
     def rest(self) -> None:
         """What was taken has been worked off, and nothing new came: the pump is gone."""
         self._budget.free_bytes += self._leased_bytes
+        self._last_bytes = self._leased_bytes - self.room_bytes
         self._leased_bytes = self.room_bytes = 0
         self._at_rest = True
 
@@ -150,10 +154,10 @@ class Tap:
         most = min(self._max_bytes - self._leased_bytes, self._budget.free_bytes)
         if need > most:
             return False
-        doubled = min(max(self._leased_bytes, _FIRST_LEASE_BYTES), _MAX_LEASE_BYTES)
-        want = min(max(need, doubled), most)
+        usual = min(self._leased_bytes or self._last_bytes, _MAX_LEASE_BYTES)
+        want = min(max(need, usual, _MIN_LEASE_BYTES), most)
         self._budget.free_bytes -= want
-        if self._leased_bytes < _SOON_BYTES <= self._leased_bytes + want:
+        if self._leased_bytes >= _SOON_BYTES:
             self._schedule(True)
         self._leased_bytes += want
         self.room_bytes += want

@@ -40,6 +40,15 @@ class Template(msgspec.Struct, frozen=True):
     behind: bytes
     event: TextDelta | ReasoningDelta
 
+    def leading(self, chunks: Sequence[Any]) -> int:
+        """How many chunks, from the first on, could be of this shape."""
+        for count, chunk in enumerate(chunks):
+            if chunk.__class__ is not bytes or not (
+                chunk.startswith(self.before) and chunk.endswith(self.behind)
+            ):
+                return count
+        return len(chunks)
+
     def text(self, chunk: Any) -> str | None:
         """The text of a chunk of this shape; `None` for anything else."""
         if chunk.__class__ is not bytes or not (
