@@ -1,0 +1,1 @@
+"""Serve agents: events in, correct and backpressured streams out."""
