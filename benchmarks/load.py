@@ -23,7 +23,7 @@ from benchmarks import streams
 
 READ_BYTES = 256 * 1024
 WAITS_S = 30.0
-_END = b"0\r\n\r\n"
+END = b"0\r\n\r\n"
 _QUESTION = json.dumps(
     {
         "model": "gpt-4o",
@@ -83,13 +83,13 @@ class _Client:
                 raise LoadFailed(f"not the response that was asked for: {head[:200]!r}")
             self._head_bytes = len(head) + len(end)
         self._bytes += count
-        self._tail = (self._tail + bytes(buffer[max(0, count - len(_END)) : count]))[-len(_END) :]
-        return self._bytes - self._head_bytes if self._tail == _END else None
+        self._tail = (self._tail + bytes(buffer[max(0, count - len(END)) : count]))[-len(END) :]
+        return self._bytes - self._head_bytes if self._tail == END else None
 
 
 def wire_bytes(frames: list[bytes]) -> int:
     """How long the frames are as a chunked body, each a chunk."""
-    return len(_END) + sum(len(b"%x\r\n\r\n" % len(one)) + len(one) for one in frames)
+    return len(END) + sum(len(b"%x\r\n\r\n" % len(one)) + len(one) for one in frames)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,9 @@ What is asked of it goes over the pipe of `children`, beside the app that is mea
              all is exported as well
     collect  collect garbage now, so that what others left is not paid for by the next sample
     watch    begin to watch the lag of the loop; `watched` ends it and returns the lags
+
+Every server has imported the packages of all variants. What is there at the start is taken from the
+garbage collector (`gc.freeze`), or each would pay in pauses for packages that it does not use.
 """
 
 from __future__ import annotations
@@ -124,6 +127,7 @@ async def main(name: str, collector: str) -> None:
         gc.collect()
 
     async def watch() -> None:
+        gc.collect()
         lags.start()
 
     async def watched() -> list[float]:
@@ -131,6 +135,8 @@ async def main(name: str, collector: str) -> None:
 
     serving = asyncio.create_task(server.serve([listener]))
     await server.has_started.wait()
+    gc.collect()
+    gc.freeze()
     commands = {one.__name__: one for one in (usage, rest, collect, watch, watched)}
     children.answer(commands, {"port": listener.getsockname()[1]})
     await serving
