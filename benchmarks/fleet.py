@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from benchmarks import children, load
 from benchmarks.children import Child
@@ -39,13 +39,15 @@ def receiving() -> Iterator[dict[str, str]]:
 
 
 @contextlib.contextmanager
-def serving(variants: Iterable[str]) -> Iterator[dict[str, Server]]:
-    """Servers by variant, warmed up."""
+def serving(wanted: Iterable[str] | Mapping[str, tuple[str, str]]) -> Iterator[dict[str, Server]]:
+    """Servers of these variants, warmed up; or by name those of (variant, collector)."""
+    if not isinstance(wanted, Mapping):
+        wanted = {variant: (variant, "answers") for variant in wanted}
     with receiving() as urls, contextlib.ExitStack() as stack:
         servers = {}
-        for name in variants:
-            server = stack.enter_context(Server(name, urls["answers"]))
+        for name, (variant, collector) in wanted.items():
+            server = stack.enter_context(Server(variant, urls[collector]))
             load.saturate(server.port, "openai", 4, WARM_S)
-            server.ask("rest", flush=True)
+            server.ask("rest", flush=collector == "answers")
             servers[name] = server
         yield servers

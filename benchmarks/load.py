@@ -15,6 +15,7 @@ import contextlib
 import json
 import selectors
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -141,3 +142,30 @@ def saturate(
                     left -= 1
         took_ns = time.monotonic_ns() - began_ns
     return Load(done, took_ns / 1e9, (time.process_time_ns() - cpu_ns) / took_ns)
+
+
+@contextlib.contextmanager
+def slow_readers(port: int, count: int, bytes_per_s: int, tokens: int) -> Iterator[None]:
+    """Clients that ask for a long stream, and take it by so little, for the time of the block."""
+    over = threading.Event()
+    with contextlib.ExitStack() as stack:
+        readers = []
+        for _ in range(count):
+            reader = stack.enter_context(socket.socket())
+            reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            reader.connect(("127.0.0.1", port))
+            reader.sendall(request(f"/openai?tokens={tokens}"))
+            readers.append(reader)
+
+        def read() -> None:
+            while not over.wait(1.0):
+                for reader in readers:
+                    reader.recv(bytes_per_s)
+
+        thread = threading.Thread(target=read, name="slow readers")
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()

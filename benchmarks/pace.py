@@ -110,15 +110,18 @@ async def asked(server: Server, do: str, **what: Any) -> Any:
 
 
 async def pace(
-    server: Server, count: int, rate: float, seconds: float, tokens: int = TOKENS
+    server: Server, count: int, rate: float, seconds: float, *, besides: int = 0
 ) -> dict[str, Any]:
-    """`count` streams of `rate` tokens per second, watched for so many seconds."""
+    """`count` streams of `rate` tokens per second, watched for so many seconds.
+
+    `besides` requests of others are under way all the time.
+    """
 
     def asks(number: int) -> tuple[bytes, bytes]:
-        part = max(1, tokens * (number + 1) // count)
+        part = max(1, TOKENS * (number + 1) // count)
         return (
             request(f"/paced?tokens={part}&rate={rate}"),
-            request(f"/paced?tokens={tokens}&rate={rate}"),
+            request(f"/paced?tokens={TOKENS}&rate={rate}"),
         )
 
     await asked(server, "collect")
@@ -137,7 +140,7 @@ async def pace(
         lags_ms = await asked(server, "watched")
         await asyncio.sleep(GRACE_S)
         gc.enable()
-    await asked(server, "rest", flush=False)
+    await asked(server, "rest", flush=False, besides=besides)
     cpu_ns = after["cpu_ns"] - before["cpu_ns"]
     return {
         "late_ms": quantiles([late / 1e6 for late in seen.late_ns]),

@@ -28,13 +28,25 @@ MAX_OVER_US = 1.0
 MIN_RATIOS = {"all sinks": 0.90, "all sinks, content full": 0.85}
 
 
-def sample(server: fleet.Server, stream: str, clients: int, seconds: float) -> dict[str, float]:
-    """One variant under load: events per second, µs of CPU per event, and how busy the load was."""
+def sample(
+    server: fleet.Server,
+    stream: str,
+    clients: int,
+    seconds: float,
+    *,
+    flush: bool = True,
+    besides: int = 0,
+) -> dict[str, float]:
+    """One variant under load: events per second, µs of CPU per event, and how busy the load was.
+
+    Without `flush` exports are not waited for, as where there is nobody to take them; `besides`
+    requests are under way all the time.
+    """
     server.ask("collect")
     before = server.ask("usage")
     seen = load.saturate(server.port, stream, clients, seconds)
     at_last_byte = server.ask("usage")
-    server.ask("rest", flush=True)
+    server.ask("rest", flush=flush, besides=besides)
     after = server.ask("usage")
     events = seen.streams * len(streams.STREAMS[stream]())
     put_off_s = (after["cpu_ns"] - at_last_byte["cpu_ns"]) / 1e9

@@ -3,8 +3,8 @@
 What is asked of it goes over the pipe of `children`, beside the app that is measured:
 
     usage    CPU time of the whole process so far, memory, and what was told of the streams
-    rest     wait until no request is under way and all streams are decoded; with `flush`, until
-             all is exported as well
+    rest     wait until no request is under way but `besides`, and the streams of all others are
+             decoded; with `flush`, until all is exported as well
     collect  collect garbage now, so that what others left is not paid for by the next sample
     watch    begin to watch the lag of the loop; `watched` ends it and returns the lags
 
@@ -30,30 +30,26 @@ from benchmarks import children
 from benchmarks.variants import VARIANTS
 
 TICK_S = 0.005
+POLL_S = 0.002
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class UnderWay:
-    """The app, and whether it answers anybody. Per request, not per message."""
+    """The app, and how many it answers. Per request, not per message."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
-        self._requests = 0
-        self.none = asyncio.Event()
-        self.none.set()
+        self.requests = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        self._requests += 1
-        self.none.clear()
+        self.requests += 1
         try:
             await self._app(scope, receive, send)
         finally:
-            self._requests -= 1
-            if not self._requests:
-                self.none.set()
+            self.requests -= 1
 
 
 class LagWatch:
@@ -117,9 +113,9 @@ async def main(name: str, collector: str) -> None:
             "counts": variant.counts(),
         }
 
-    async def rest(flush: bool) -> None:
-        await app.none.wait()
-        await variant.tell()
+    async def rest(flush: bool, besides: int = 0) -> None:
+        while max(app.requests, variant.untold()) > besides:  # noqa: ASYNC110  nobody would tell us
+            await asyncio.sleep(POLL_S)
         if flush:
             await variant.flush()
 

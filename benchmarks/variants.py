@@ -65,10 +65,10 @@ def _no_counts() -> dict[str, Any]:
 
 
 class Variant(NamedTuple):
-    """An app, what waits until its sinks were told all, or have exported all, and their counts."""
+    """An app, how many streams are still to be told, what waits for all exports, and counts."""
 
     app: Any
-    tell: Callable[[], Awaitable[None]] = _nothing
+    untold: Callable[[], int] = int
     flush: Callable[[], Awaitable[None]] = _nothing
     counts: Callable[[], dict[str, Any]] = _no_counts
 
@@ -90,10 +90,6 @@ def _ours(
         app = StreamTraceMiddleware(
             agent.starlette(), [make[name]() for name in names], content=content, **options
         )
-
-        async def tell() -> None:
-            while app.active():  # noqa: ASYNC110  nobody would tell us
-                await asyncio.sleep(0.002)
 
         async def flush() -> None:
             for sink in app.sinks:
@@ -119,7 +115,7 @@ def _ours(
                 },
             }
 
-        return Variant(app, tell, flush, counts)
+        return Variant(app, lambda: len(app.active()), flush, counts)
 
     return build
 
