@@ -59,7 +59,7 @@ class Size(NamedTuple):
     fill_s: float
 
 
-FULL = Size(rounds=7, seconds=0.3, streams=250, paced_rounds=3, paced_s=4, fill_s=3)
+FULL = Size(rounds=7, seconds=0.3, streams=250, paced_rounds=2, paced_s=3, fill_s=3)
 SHORT = Size(rounds=2, seconds=0.2, streams=50, paced_rounds=1, paced_s=1, fill_s=0.5)
 
 

@@ -58,9 +58,9 @@ GROUPS = (
         seconds=4,
     ),
     # What the slowest of the peers can keep up with.
-    Group(250, RATE, ("bare", "all sinks", "OpenTelemetry ASGI", "naive tee"), rounds=3, seconds=4),
+    Group(250, RATE, ("bare", "all sinks", "OpenTelemetry ASGI", "naive tee"), rounds=3, seconds=3),
     # At 30 tokens per second this would be more than a core can do for the bare app.
-    Group(5000, 5, ("bare", "no sinks", "all sinks"), rounds=2, seconds=4),
+    Group(5000, 2, ("bare", "no sinks", "all sinks"), rounds=2, seconds=4),
 )
 SHORT_GROUPS = (Group(200, RATE, ("bare", "all sinks"), rounds=1, seconds=1.5),)
 MEMORY_VARIANTS = ("bare", "no sinks", "all sinks")
@@ -69,7 +69,7 @@ MEMORY_STREAMS = 2000
 
 def run(short: bool) -> dict[str, Any]:
     """Everything, as it goes into the JSON file."""
-    streams, count = (300, 1) if short else (MEMORY_STREAMS, 3)
+    streams, count = (300, 1) if short else (MEMORY_STREAMS, 2)
     return {
         "pinned": children.PINNED,
         "groups": [measure(group) for group in (SHORT_GROUPS if short else GROUPS)],

@@ -60,7 +60,7 @@ def sample(
 def run(short: bool) -> dict[str, Any]:
     """Everything, as it goes into the JSON file."""
     variants = SHORT_VARIANTS if short else VARIANTS
-    count, seconds = (2, 0.2) if short else (7, 0.3)
+    count, seconds = (2, 0.2) if short else (5, 0.3)
     kinds = [(stream, clients) for stream in streams.STREAMS for clients in CLIENTS]
     taken: dict[Any, dict[str, rounds.Samples]] = {
         kind: {name: defaultdict(list) for name in ("events_per_s", "cpu_us", "load_busy")}
