@@ -59,6 +59,16 @@ def spread(one: Mapping[str, float], digits: int = 2) -> str:
     return f"{one['median']:.{digits}f} [{one['low']:.{digits}f} .. {one['high']:.{digits}f}]"
 
 
+def verdict(what: str, value: float, limit: float, unit: str, *, at_least: bool = False) -> str:
+    """A line that says whether a target is kept."""
+    kept = value >= limit if at_least else value <= limit
+    bound = "at least" if at_least else "at most"
+    return (
+        f"* {what}: {value:.2f}{unit}, "
+        f"{'within' if kept else '**outside of**'} the target of {bound} {limit:g}{unit}"
+    )
+
+
 def _cpu() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
