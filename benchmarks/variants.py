@@ -44,7 +44,7 @@ from starlette.middleware.opentelemetry import OpenTelemetryMiddleware as Starle
 from starlette.responses import Response
 
 from benchmarks import agent
-from benchmarks.path import passing_through
+from benchmarks.inprocess import passing_through
 from streamtrace import StreamTraceMiddleware
 from streamtrace.core.sink import Sink
 from streamtrace.sinks.langfuse.sink import LangfuseSink
