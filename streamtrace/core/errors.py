@@ -4,7 +4,8 @@
     ├── ConfigError(ValueError)     a wrong argument or variable; raised at construction only
     │   └── MissingExtra            an optional package is not installed; names the extra
     ├── EncodeError(ValueError)     a frame or event that cannot be written to the wire
-    └── EventOrderError             an event out of order, in a strict RunMachine only
+    ├── EventOrderError             an event out of order, in a strict RunMachine only
+    └── ClientGone                  served events have no reader any more; says why
 
 Observation raises none of them at run time: what goes wrong inside a stream is recorded as an
 `Issue` of its run.
@@ -36,3 +37,11 @@ class EncodeError(StreamTraceError, ValueError):
 
 class EventOrderError(StreamTraceError):
     """A strict `RunMachine` was fed an event that may not come now."""
+
+
+class ClientGone(StreamTraceError):
+    """Nobody reads what is served here any more. `reason`: "client_gone" or "slow_client"."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the reader takes no more events: {reason}")
+        self.reason = reason
