@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from typing import Any, cast
 
 from streamtrace.core.errors import ConfigError
@@ -24,7 +24,7 @@ def shared(agent: Agent) -> Agent:
     """One agent for all requests, that serves one at a time: the next waits for its turn."""
     lock = asyncio.Lock()
 
-    async def in_turn(run: RunContext) -> AsyncIterator[Event]:
+    async def in_turn(run: RunContext) -> AsyncGenerator[Event, None]:
         async with lock, contextlib.aclosing(events_of(agent, run)) as events:
             async for event in events:
                 yield event
@@ -36,10 +36,10 @@ def per_request(factory: Callable[[], Agent]) -> Agent:
     """A new agent for each request."""
     if not callable(factory):
         raise ConfigError(f"factory must be callable, got {factory!r}")
-    return lambda run: factory()(run)
+    return lambda run: factory()(run)  # noqa: PLW0108  a factory call per run
 
 
-async def events_of(agent: Agent, run: RunContext) -> AsyncIterator[Event]:
+async def events_of(agent: Agent, run: RunContext) -> AsyncGenerator[Event, None]:
     """The events of one call. Raises TypeError for an agent that gives no iterator."""
     made: Any = agent(run)
     if inspect.isawaitable(made):
@@ -63,7 +63,7 @@ async def events_of(agent: Agent, run: RunContext) -> AsyncIterator[Event]:
 _END = object()
 
 
-async def _in_thread(events: Iterator[Event]) -> AsyncIterator[Event]:
+async def _in_thread(events: Iterator[Event]) -> AsyncGenerator[Event, None]:
     step: asyncio.Future[Any] | None = None
     try:
         while True:

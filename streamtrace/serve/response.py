@@ -53,6 +53,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     send_timeout_s: float = 60.0
 
     def __post_init__(self) -> None:
+        """Raises ConfigError."""
         if self.send_timeout_s <= 0 or (self.heartbeat_s is not None and self.heartbeat_s <= 0):
             raise ConfigError("heartbeat_s and send_timeout_s must be over 0")
 
@@ -163,10 +164,7 @@ async def deliver(
     leaving = asyncio.ensure_future(left())
     try:
         await asyncio.wait({writing, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if writing.done():
-            is_whole = writing.result()
-        else:
-            is_whole = False
+        is_whole = writing.done() and writing.result()
     except OSError:  # of `send`: some servers say so that the client is gone
         is_whole = False
     except BaseException:  # the server cancelled the request, or an encoder failed

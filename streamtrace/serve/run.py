@@ -5,7 +5,7 @@ Rules that hold here:
 * The run says its ids first, before the agent has said anything, and exactly one end, last.
 * What the agent raises becomes an error event with a fixed sentence; the text of a `PublicError`
   is for users. Nothing else of an exception leaves the process; its class goes to the log.
-* Every event passes the strict machine before anybody sees it: what comes out of order ends the run.
+* Every event passes the strict machine before anybody sees it: what is out of order ends the run.
 * Who wants it to end sets the token, with the reason, and cancels the agent where it awaits. What
   ends are told by `ENDS`, in one table.
 * The clock is looked at per event, by one timer per run; not one per event.
@@ -43,11 +43,11 @@ _GRACE_S = 1.0
 
 
 class PublicError(StreamTraceError):
-    """An error whose text is meant for the user: raise it in an agent. `type` is a short code."""
+    """An error whose text is meant for the user: raise it in an agent. `code` is a short word."""
 
-    def __init__(self, message: str, type: str = "agent_error") -> None:
+    def __init__(self, message: str, code: str = "agent_error") -> None:
         super().__init__(message)
-        self.type = type
+        self.code = code
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +63,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_steps: int | None = 100
 
     def __post_init__(self) -> None:
+        """Raises ConfigError."""
         for name in self.__struct_fields__:
             value = getattr(self, name)
             if value is not None and value <= 0:
@@ -90,6 +91,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     filters: Sequence[Callable[[RunContext], Stage]] = ()
 
     def __post_init__(self) -> None:
+        """Raises ConfigError."""
         on_disconnect = self.on_disconnect
         is_time = isinstance(on_disconnect, int | float) and on_disconnect > 0
         if on_disconnect not in ("cancel", "continue") and not is_time:
@@ -147,6 +149,7 @@ class Run:
         self._began_ns = time.monotonic_ns()
         self._began_at_ns = time.time_ns()
         self._heard_ns = self._began_ns
+        self._is_putting = False
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -187,9 +190,7 @@ class Run:
     async def _live(self) -> None:
         end: ev.Event | None = None
         try:
-            await self._tell(
-                ev.RunStarted(run_id=self.run_id, thread_id=self.context.thread_id)
-            )
+            await self._tell(ev.RunStarted(run_id=self.run_id, thread_id=self.context.thread_id))
             end = await self._listen()
         except asyncio.CancelledError:
             end = ENDS[self.context.cancel.reason or "cancelled"]()
@@ -197,7 +198,7 @@ class Run:
             self.context.cancel.set("slow_client")
             end = ENDS["slow_client"]()
         except PublicError as error:
-            end = ev.RunFailed(type=error.type, message=str(error))
+            end = ev.RunFailed(type=error.code, message=str(error))
         except Exception as error:
             end = self._failed(error)
         finally:
@@ -209,7 +210,6 @@ class Run:
         """All that the agent says, up to its end."""
         async with contextlib.aclosing(events_of(self._agent, self.context)) as events:
             async for event in events:
-                self._heard_ns = time.monotonic_ns()
                 kind = type(event)
                 if kind in ev.TERMINAL:
                     return event
@@ -227,12 +227,16 @@ class Run:
                 await self._put(shown)
 
     async def _put(self, event: ev.Event) -> None:
+        self._is_putting = True
         try:
             await self.channel.put(event)
         except ClientGone as gone:
             self.disconnected_ns = self.disconnected_ns or time.monotonic_ns()
             if gone.reason == "slow_client" and self._settings.on_disconnect == "cancel":
                 raise
+        finally:
+            self._is_putting = False
+            self._heard_ns = time.monotonic_ns()
 
     async def _finish(self, end: ev.Event) -> None:
         """The end, whatever it is: behind what the stages still hold."""
@@ -289,7 +293,7 @@ class Run:
             self.stop("timeout")
         elif (
             limits.idle_timeout_s is not None
-            and not self.channel.is_full  # else it waits for the client
+            and not self._is_putting  # else it waits for its client
             and now_ns - self._heard_ns > limits.idle_timeout_s * 1e9
         ):
             self.stop("idle_timeout")

@@ -3,8 +3,8 @@
 Rules that hold here:
 
 * A run that outlives its request is held here, so that nobody collects it, and nobody forgets it.
-* After `drain` began, none is started. What goes on is told (`RunContext.draining`), may finish until
-  the deadline, and then gets an end.
+* After `drain` began, none is started. What goes on is told (`RunContext.draining`), may finish
+  until the deadline, and then gets an end.
 """
 
 from __future__ import annotations

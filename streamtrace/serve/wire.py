@@ -18,7 +18,7 @@ PING = b": ping\n"
 def written(dialect: str | Dialect) -> Dialect:
     """The dialect, if it can be written. Raises ConfigError, with those that can."""
     found = by_name(dialect) if isinstance(dialect, str) else dialect
-    if not isinstance(found, Dialect) or not found.encodes:
+    if not found.encodes:
         names = ", ".join(sorted(one.name for one in BUILT_IN if one.encodes))
         raise ConfigError(f"dialect {dialect!r} cannot be written; these can: {names}")
     return found
