@@ -25,7 +25,7 @@ from streamtrace.serve.auth import (
     any_of,
     authenticate,
 )
-from streamtrace.serve.refusal import send_refusal
+from streamtrace.serve.answers import send_refusal
 
 ALICE = User("alice", "acme")
 BOB = User("bob")
