@@ -1,0 +1,102 @@
+"""Everything on one router: agents at their paths, one registry of runs, one drain.
+
+app = AgentRouter(auth=auth).stream("/chat", agent).websocket("/ws", agent).app()
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Self
+
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+
+from streamtrace.dialects.base import Dialect
+from streamtrace.serve.auth import Auth
+from streamtrace.serve.context import Agent
+from streamtrace.serve.endpoint import Door, Endpoint, StopEndpoint
+from streamtrace.serve.response import Delivery
+from streamtrace.serve.run import Settings
+from streamtrace.serve.runs import Runs
+from streamtrace.serve.websocket import WebSocketEndpoint
+
+
+class AgentRouter:
+    """Collects routes. `routes` go into an app of yours; `app()` makes one, and drains it.
+
+    What is given here holds for all routes that do not say otherwise.
+    """
+
+    def __init__(
+        self,
+        *,
+        auth: Auth | None = None,
+        settings: Settings = Settings(),  # noqa: B008  immutable
+        delivery: Delivery = Delivery(),  # noqa: B008  immutable
+        runs: Runs | None = None,
+    ) -> None:
+        self.runs = runs or Runs()
+        self.door = Door(auth=auth)
+        self.settings = settings
+        self.delivery = delivery
+        self.routes: list[BaseRoute] = []
+
+    def stream(
+        self,
+        path: str,
+        agent: Agent,
+        dialects: str | Dialect | Sequence[str | Dialect] = "ag-ui",
+        *,
+        settings: Settings | None = None,
+        delivery: Delivery | None = None,
+        allow_get: bool = False,
+    ) -> Self:
+        """`POST path` streams a run; `POST path/{run_id}/stop` ends it."""
+        endpoint = Endpoint(
+            agent,
+            dialects,
+            runs=self.runs,
+            settings=settings or self.settings,
+            delivery=delivery or self.delivery,
+            door=self.door,
+            allow_get=allow_get,
+        )
+        self.routes.append(Route(path, endpoint))
+        self.routes.append(Route(f"{path}/{{run_id}}/stop", StopEndpoint(self.runs, self.door)))
+        return self
+
+    def websocket(
+        self,
+        path: str,
+        agent: Agent,
+        dialect: str | Dialect = "ag-ui",
+        *,
+        settings: Settings | None = None,
+        delivery: Delivery | None = None,
+    ) -> Self:
+        """Runs over a WebSocket at `path`."""
+        endpoint = WebSocketEndpoint(
+            agent,
+            dialect,
+            runs=self.runs,
+            settings=settings or self.settings,
+            delivery=delivery or self.delivery,
+            door=self.door,
+        )
+        self.routes.append(WebSocketRoute(path, endpoint))
+        return self
+
+    async def drain(self, timeout_s: float | None = None) -> None:
+        """Start no more runs, let those under way finish until then, and end the rest."""
+        await self.runs.drain(timeout_s)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, app: Any) -> AsyncIterator[None]:
+        """Drain when the server shuts down."""
+        yield
+        await self.drain()
+
+    def app(self, **options: Any) -> Starlette:
+        """An app of these routes. `options` are Starlette's."""
+        return Starlette(routes=self.routes, lifespan=self.lifespan, **options)
