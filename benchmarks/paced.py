@@ -13,6 +13,10 @@ and end all the time, the sinks export all the time; what was put off is paid wi
                  the server does not keep up, and then lateness says only that it is large
     server, load how busy their cores were; a load beyond a half would measure itself
 
+All threads of a server share its one core, as in a container with one CPU: where a sink's worker
+works, the loop waits for the interpreter's lock, and for the core. Pauses of the garbage collector,
+which grow with the streams that are open, are in all of these numbers, of bare as well.
+
 A stream costs memory when it is open (response begun, nothing said) and while it runs: the growth
 of the server's resident memory by stream, from fresh processes.
 """
