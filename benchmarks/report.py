@@ -17,10 +17,12 @@ PACKAGES = (
     "httptools",
     "uvloop",
     "starlette",
+    "fastapi",
     "opentelemetry-sdk",
     "opentelemetry-instrumentation-asgi",
     "langfuse",
     "prometheus-client",
+    "prometheus-fastapi-instrumentator",
 )
 
 
