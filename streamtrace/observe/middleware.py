@@ -18,6 +18,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import Token
 from typing import Any
 
 from streamtrace.core.content import MAX_CONTENT_BYTES
@@ -262,7 +263,16 @@ class StreamTraceMiddleware:
                 tap = SHUT
                 observed.final(at_ns, exchange.gone_ns(at_ns))
 
-        await self._run(scope, observed_receive, observed_send, exchange, lambda: stream or sent)
+        token = CURRENT.set(exchange)
+        try:
+            await self.app(scope, observed_receive, observed_send)
+        except BaseException as error:
+            _end(stream or sent, exchange, error)
+            raise
+        else:
+            _end(stream or sent, exchange)
+        finally:
+            _leave(exchange, token)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = self._exchange(scope)
@@ -296,34 +306,16 @@ class StreamTraceMiddleware:
                 observed, stream, sent = stream, None, stream
                 observed.final(at_ns, exchange.gone_ns(at_ns))
 
-        await self._run(scope, observed_receive, observed_send, exchange, lambda: stream or sent)
-
-    async def _run(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        exchange: Exchange,
-        open_stream: Callable[[], Stream | None],
-    ) -> None:
-        """Call the app, and end its stream by how it went."""
         token = CURRENT.set(exchange)
         try:
-            await self.app(scope, receive, send)
+            await self.app(scope, observed_receive, observed_send)
         except BaseException as error:
-            stream = open_stream()
-            if stream is not None:
-                stream.end(ended_by(error, exchange))
+            _end(stream or sent, exchange, error)
             raise
         else:
-            stream = open_stream()
-            if stream is not None:
-                at_ns = _clock()
-                stream.end(StreamEnd(at_ns=at_ns, disconnected_ns=exchange.gone_ns(at_ns)))
+            _end(stream or sent, exchange)
         finally:
-            exchange.finished = True
-            with contextlib.suppress(ValueError):  # closed from another context, with its own
-                CURRENT.reset(token)
+            _leave(exchange, token)
 
     def _is_nested(self, scope: Scope) -> bool:
         """Whether one of us already stands outside, around the same request."""
@@ -391,6 +383,23 @@ def active_streams() -> list[ActiveStream]:
         for stream in one.active()
     ]
     return sorted(found, key=lambda stream: -stream.age_s)
+
+
+def _end(stream: Stream | None, exchange: Exchange, error: BaseException | None = None) -> None:
+    """The app returned, or raised: so ended its stream, if it had one."""
+    if stream is None:
+        return
+    if error is not None:
+        stream.end(ended_by(error, exchange))
+        return
+    at_ns = _clock()
+    stream.end(StreamEnd(at_ns=at_ns, disconnected_ns=exchange.gone_ns(at_ns)))
+
+
+def _leave(exchange: Exchange, token: Token[Exchange | None]) -> None:
+    exchange.finished = True
+    with contextlib.suppress(ValueError):  # closed from another context, with its own
+        CURRENT.reset(token)
 
 
 async def _timed(

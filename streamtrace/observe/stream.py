@@ -245,6 +245,7 @@ class Stream:
         """Tell the sinks, before anything is decoded."""
         settings, opening = self._settings, self._opening
         route = opening.route()
+        opening.route = lambda: route  # the other one holds the scope
         self._modes = settings.fanout.modes(route)
         self._policy = settings.fanout.policy(self._modes, settings.max_content_bytes)
         self._info = StreamInfo(
