@@ -74,11 +74,10 @@ class Capture:
 
     def content(self) -> Content:
         """What is known of the text now."""
+        kept = self._kept or ()
         return Content(
             chars=self.chars,
-            text=clean_text("".join(self._kept or ()))
-            if self._policy.keep and self.chars
-            else None,
+            text=clean_text("".join(kept)) if self._policy.keep and self.chars else None,
             sha256=self._digest.hexdigest() if self._digest is not None and self.chars else None,
             truncated=self._truncated,
         )

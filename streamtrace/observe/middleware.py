@@ -222,13 +222,17 @@ class StreamTraceMiddleware:
             try:
                 body = message["body"]
                 more_body = message["more_body"]
-                room_bytes = tap.room_bytes - len(body) - ENTRY_BYTES
+                size = len(body) + ENTRY_BYTES
             except (KeyError, TypeError):
                 more_body = False
-            if not more_body or room_bytes < 0 or body.__class__ is not bytes:
+            if (
+                not more_body
+                or body.__class__ is not bytes
+                or (tap.room_bytes < size and not tap.make_room(size))
+            ):
                 await unusual_send(message)
                 return
-            tap.room_bytes = room_bytes
+            tap.room_bytes -= size
             at_ns = _clock()
             note(at_ns)
             note(body)
@@ -241,7 +245,7 @@ class StreamTraceMiddleware:
                 note_sent(_clock())
 
         async def unusual_send(message: Message) -> None:
-            """The head, the end, the first chunk after a rest, and what no chunk of bytes is."""
+            """The head, the end, what does not fit, and what is no chunk of bytes."""
             nonlocal stream, sent, undecided, tap, note, note_sent
             if stream is None:
                 if undecided and message.get("type") == "http.response.start":
