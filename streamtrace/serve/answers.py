@@ -1,10 +1,11 @@
-"""Refusals, as they are sent: one shape for all doors, `{"error": {"type", "message"}}`.
+"""Short answers in JSON. A refusal has one shape at all doors: `{"error": {"type", "message"}}`.
 
 Rules that hold here:
 
 * The sentences are fixed. What the client sent is not repeated to it, and nothing is said of the
   server's inside.
 * A header that could end its line early is an error of ours, and is not sent.
+* No answer is kept by a cache.
 * A WebSocket is refused before it is accepted: with the same HTTP answer where the server can send
   one, else by a close code.
 """
@@ -12,7 +13,8 @@ Rules that hold here:
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -37,32 +39,39 @@ async def send_refusal(refusal: Refusal, scope: Scope, send: Send) -> None:
 
     Raises ValueError if a header of the refusal cannot be sent as it is.
     """
+    prefix = "http.response"
     if scope["type"] == "websocket":
-        if "websocket.http.response" not in scope.get("extensions", {}):
-            close = _TRY_AGAIN_LATER if "Retry-After" in refusal.headers else _POLICY_VIOLATION
-            await send({"type": "websocket.close", "code": close, "reason": refusal.code})
-            return
         prefix = "websocket.http.response"
-    else:
-        prefix = "http.response"
-    body = msgspec.json.encode({"error": {"type": refusal.code, "message": refusal.message}})
-    headers = {
+        if prefix not in scope.get("extensions", {}):
+            code = _TRY_AGAIN_LATER if "Retry-After" in refusal.headers else _POLICY_VIOLATION
+            await send({"type": "websocket.close", "code": code, "reason": refusal.code})
+            return
+    value = {"error": {"type": refusal.code, "message": refusal.message}}
+    await send_json(value, send, refusal.status, refusal.headers, prefix=prefix)
+
+
+async def send_json(
+    value: Any,
+    send: Send,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    *,
+    prefix: str = "http.response",
+) -> None:
+    """Send a whole answer. `prefix` is that of ASGI's message types."""
+    body = msgspec.json.encode(value)
+    lines = {
         "Content-Type": "application/json",
         "Content-Length": str(len(body)),
         "Cache-Control": "no-store",
-        **refusal.headers,
+        **(headers or {}),
     }
-    await send(
-        {
-            "type": f"{prefix}.start",
-            "status": refusal.status,
-            "headers": [_line(name, value) for name, value in headers.items()],
-        }
-    )
+    raw = [_line(name, text) for name, text in lines.items()]
+    await send({"type": f"{prefix}.start", "status": status, "headers": raw})
     await send({"type": f"{prefix}.body", "body": body})
 
 
 def _line(name: str, value: str) -> tuple[bytes, bytes]:
     if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
-        raise ValueError(f"the header {name!r} of a refusal is no header: visible ASCII is needed")
+        raise ValueError(f"the header {name!r} cannot be sent: visible ASCII is needed")
     return name.lower().encode(), value.encode()
