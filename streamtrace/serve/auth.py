@@ -39,7 +39,7 @@ class User(msgspec.Struct, frozen=True):
 
     id      unique within its tenant
     tenant  the customer that the user belongs to, where there are several
-    claims  what else is known of it
+    claims  what else is known of it, as JSON has it
     """
 
     id: str
