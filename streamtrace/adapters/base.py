@@ -224,4 +224,15 @@ def _plain(value: Any) -> Any:
         return value.model_dump(by_alias=True, warnings=False)
     if hasattr(value, "__dataclass_fields__") and not isinstance(value, type):
         return {name: getattr(value, name) for name in value.__dataclass_fields__}
+    for kind, exact in _EXACT.items():
+        if isinstance(value, kind):
+            return exact(value)
     return repr(value)
+
+
+_EXACT: dict[type, Callable[[Any], Any]] = {
+    str: str.__str__,
+    int: int.__int__,
+    float: float.__float__,
+}
+"""What subclasses hold, such as the text of LangChain's parsers or a number of numpy."""

@@ -8,6 +8,7 @@ import json
 import logging
 import subprocess
 import sys
+from collections import OrderedDict
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -216,6 +217,17 @@ class Model(pydantic.BaseModel):
     inner: Any = None
 
 
+class Text(str):
+    """As LangChain's parsers give it."""
+
+    def __repr__(self) -> str:
+        return "not this"
+
+
+class Number(float):
+    """As of numpy."""
+
+
 class Spoiled(pydantic.BaseModel):
     @pydantic.model_serializer
     def fail(self) -> Any:
@@ -249,6 +261,7 @@ JSON: list[tuple[Any, Any]] = [
     (Spoiled(), "<Spoiled>"),
     (cycle(), "<list>"),
     (Model, repr(Model)),
+    ([Text("a"), Number(0.5), OrderedDict(b=1)], ["a", 0.5, {"b": 1}]),
 ]  # fmt: skip
 
 

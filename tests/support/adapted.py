@@ -12,6 +12,7 @@ from support.recordings import Stream
 from support.wire import events_of
 
 from streamtrace.core import events as ev
+from streamtrace.core.content import ContentPolicy
 from streamtrace.core.outcome import StreamEnd
 from streamtrace.core.run import RunMachine
 from streamtrace.core.summary import RunSummary
@@ -30,7 +31,7 @@ async def told(stream: Any) -> Events:
 def run_of(events: Events) -> RunSummary:
     """The run that a strict machine makes of them: one end, and that is last."""
     assert [type(one) for one in events if isinstance(one, ev.TERMINAL)] == [type(events[-1])]
-    machine = RunMachine(strict=True)
+    machine = RunMachine(strict=True, policy=ContentPolicy(keep=True, room_bytes=1 << 20))
     for at_ns, event in enumerate(events):
         machine.strict = event is not events[-1]  # an end may come within a step
         machine.feed(event, at_ns)
