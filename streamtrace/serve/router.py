@@ -6,20 +6,23 @@ app = AgentRouter(auth=auth).stream("/chat", agent).websocket("/ws", agent).app(
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Self
 
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from streamtrace.dialects.base import Dialect
+from streamtrace.serve.asked import context_of
 from streamtrace.serve.auth import Auth
-from streamtrace.serve.context import Agent
+from streamtrace.serve.context import Agent, RunContext
 from streamtrace.serve.endpoint import Door, Endpoint, StopEndpoint
 from streamtrace.serve.response import Delivery
 from streamtrace.serve.run import Settings
 from streamtrace.serve.runs import Runs
 from streamtrace.serve.websocket import WebSocketEndpoint
+
+AGUI_PATH = "/agui/v1/runs"
 
 
 class AgentRouter:
@@ -51,6 +54,7 @@ class AgentRouter:
         settings: Settings | None = None,
         delivery: Delivery | None = None,
         allow_get: bool = False,
+        read: Callable[..., RunContext] = context_of,
     ) -> Self:
         """`POST path` streams a run; `POST path/{run_id}/stop` ends it."""
         endpoint = Endpoint(
@@ -61,10 +65,26 @@ class AgentRouter:
             delivery=delivery or self.delivery,
             door=self.door,
             allow_get=allow_get,
+            read=read,
         )
         self.routes.append(Route(path, endpoint))
         self.routes.append(Route(f"{path}/{{run_id}}/stop", StopEndpoint(self.runs, self.door)))
         return self
+
+    def agui(
+        self,
+        agent: Agent,
+        path: str = AGUI_PATH,
+        *,
+        settings: Settings | None = None,
+        delivery: Delivery | None = None,
+    ) -> Self:
+        """AG-UI: `stream`, for those who send a `RunAgentInput`. Needs the extra `agui`."""
+        from streamtrace.serve.agui import read_run_input  # noqa: PLC0415  an extra
+
+        return self.stream(
+            path, agent, "ag-ui", settings=settings, delivery=delivery, read=read_run_input
+        )
 
     def websocket(
         self,
