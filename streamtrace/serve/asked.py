@@ -54,8 +54,13 @@ def context_of(
         tools=tools if isinstance(tools := body.get("tools"), list) else [],
         state=body.get("state"),
         resume=body.get("resume"),
-        headers={name: value for name, value in headers.items() if name not in _SECRET_HEADERS},
+        headers=without_secrets(headers),
     )
+
+
+def without_secrets(headers: Mapping[str, str]) -> dict[str, str]:
+    """What of the headers an agent may see."""
+    return {name: value for name, value in headers.items() if name not in _SECRET_HEADERS}
 
 
 def new_id() -> str:
