@@ -22,6 +22,7 @@ _SECRET_HEADERS = frozenset(
 )
 _THREAD_KEYS = ("thread_id", "threadId")
 _RUN_KEYS = ("run_id", "runId")
+_MESSAGE_KEYS = ("message", "text")
 
 
 def context_of(
@@ -50,9 +51,16 @@ def context_of(
         input=asked,
         messages=_messages(body),
         user=user,
+        tools=tools if isinstance(tools := body.get("tools"), list) else [],
+        state=body.get("state"),
         resume=body.get("resume"),
-        headers={name: value for name, value in headers.items() if name not in _SECRET_HEADERS},
+        headers=without_secrets(headers),
     )
+
+
+def without_secrets(headers: Mapping[str, str]) -> dict[str, str]:
+    """What of the headers an agent may see."""
+    return {name: value for name, value in headers.items() if name not in _SECRET_HEADERS}
 
 
 def new_id() -> str:
@@ -69,5 +77,5 @@ def _messages(body: Mapping[str, Any]) -> list[Any]:
     messages = body.get("messages")
     if isinstance(messages, list):
         return messages
-    message = body.get("message")
+    message = _first([body], _MESSAGE_KEYS)
     return [{"role": "user", "content": message}] if isinstance(message, str) else []

@@ -60,6 +60,8 @@ class RunContext(msgspec.Struct, kw_only=True):
     input       the JSON value of the request
     messages    its history, as it came; empty where it had none
     user        whom the door let in; `None` where there is no door
+    tools       what the client offers to run for the agent, as it came
+    state       what the client and the agent share, as it came
     resume      answers to what an earlier run asked for, as they came
     headers     of the request, by lower-case name, without those that hold secrets
     cancel      the agent is also cancelled where it awaits; one that computes looks here
@@ -72,6 +74,8 @@ class RunContext(msgspec.Struct, kw_only=True):
     input: Any = None
     messages: list[Any] = []
     user: Any = None
+    tools: list[Any] = []
+    state: Any = None
     resume: Any = None
     headers: Mapping[str, str] = {}
     cancel: CancelToken = msgspec.field(default_factory=CancelToken)

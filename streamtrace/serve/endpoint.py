@@ -89,9 +89,9 @@ class Endpoint:
         if not self.dialects:
             raise ConfigError("dialects is empty: give at least one")
         self.runs = runs or Runs()
+        self.delivery = delivery
         self._agent = agent
         self._settings = settings
-        self._delivery = delivery
         self._door = door
         self._allow_get = allow_get
         self._read = read
@@ -101,12 +101,27 @@ class Endpoint:
         try:
             dialect, run = await self._start(scope, receive)
         except Refusal as refusal:
-            await send_refusal(refusal, scope, send)
+            await self.refuse(refusal, scope, send)
         except Disconnected:
             return
         else:
-            stream = EventStream(run, dialect, delivery=self._delivery)
-            await stream(scope, receive, send)
+            await self.answer(run, dialect, scope, receive, send)
+
+    # What a vocabulary may have in a way of its own.
+
+    def settings_of(self, context: RunContext) -> Settings:
+        """How this run is kept. Raises Refusal for what may not be asked."""
+        return self._settings
+
+    async def refuse(self, refusal: Refusal, scope: Scope, send: Send) -> None:
+        """Say that the request is not served."""
+        await send_refusal(refusal, scope, send)
+
+    async def answer(
+        self, run: Run, dialect: Dialect, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Tell the run to the client."""
+        await EventStream(run, dialect, delivery=self.delivery)(scope, receive, send)
 
     async def _start(self, scope: Scope, receive: Receive) -> tuple[Dialect, Run]:
         method = scope["method"]
@@ -121,7 +136,7 @@ class Endpoint:
             path_params=scope.get("path_params", {}),
             user=user,
         )
-        return dialect, begin(self.runs, self._agent, context, self._settings)
+        return dialect, begin(self.runs, self._agent, context, self.settings_of(context))
 
     def _dialect(self, name: str | None) -> Dialect:
         if name is None:

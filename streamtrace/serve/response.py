@@ -148,6 +148,7 @@ def envelope_of(run: Run) -> Envelope:
     return Envelope(
         run_id=run.run_id,
         thread_id=run.context.thread_id,
+        message_id=run.context.message_id,
         model=model if isinstance(model, str) else "agent",
         created_s=int(time.time()),
     )

@@ -6,20 +6,27 @@ app = AgentRouter(auth=auth).stream("/chat", agent).websocket("/ws", agent).app(
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
-from typing import Any, Self
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from streamtrace.dialects.base import Dialect
+from streamtrace.serve.asked import context_of
 from streamtrace.serve.auth import Auth
-from streamtrace.serve.context import Agent
+from streamtrace.serve.context import Agent, RunContext
 from streamtrace.serve.endpoint import Door, Endpoint, StopEndpoint
 from streamtrace.serve.response import Delivery
 from streamtrace.serve.run import Settings
 from streamtrace.serve.runs import Runs
 from streamtrace.serve.websocket import WebSocketEndpoint
+
+if TYPE_CHECKING:
+    from a2a.server.tasks import TaskStore
+    from a2a.types.a2a_pb2 import AgentCard
+
+AGUI_PATH = "/agui/v1/runs"
 
 
 class AgentRouter:
@@ -41,6 +48,7 @@ class AgentRouter:
         self.settings = settings
         self.delivery = delivery
         self.routes: list[BaseRoute] = []
+        self._closing: list[Callable[[], Awaitable[None]]] = []
 
     def stream(
         self,
@@ -51,6 +59,7 @@ class AgentRouter:
         settings: Settings | None = None,
         delivery: Delivery | None = None,
         allow_get: bool = False,
+        read: Callable[..., RunContext] = context_of,
     ) -> Self:
         """`POST path` streams a run; `POST path/{run_id}/stop` ends it."""
         endpoint = Endpoint(
@@ -61,9 +70,50 @@ class AgentRouter:
             delivery=delivery or self.delivery,
             door=self.door,
             allow_get=allow_get,
+            read=read,
         )
         self.routes.append(Route(path, endpoint))
         self.routes.append(Route(f"{path}/{{run_id}}/stop", StopEndpoint(self.runs, self.door)))
+        return self
+
+    def agui(
+        self,
+        agent: Agent,
+        path: str = AGUI_PATH,
+        *,
+        settings: Settings | None = None,
+        delivery: Delivery | None = None,
+    ) -> Self:
+        """AG-UI: `stream`, for those who send a `RunAgentInput`. Needs the extra `agui`."""
+        from streamtrace.serve.agui import read_run_input  # noqa: PLC0415  an extra
+
+        return self.stream(
+            path, agent, "ag-ui", settings=settings, delivery=delivery, read=read_run_input
+        )
+
+    def a2a(
+        self,
+        agent: Agent,
+        card: AgentCard,
+        path: str = "/jsonrpc",
+        *,
+        settings: Settings | None = None,
+        tell_tools: bool = False,
+        task_store: TaskStore | None = None,
+    ) -> Self:
+        """A2A over JSON-RPC, 1.0 and 0.3, and the agent's card. Needs the extra `a2a`.
+
+        `tell_tools`: clients see the tool calls. `task_store`: the SDK's; by default the recent
+        tasks are kept in memory.
+        """
+        from streamtrace.serve.a2a import A2AExecutor, A2ARoutes  # noqa: PLC0415  an extra
+
+        executor = A2AExecutor(
+            agent, runs=self.runs, settings=settings or self.settings, tell_tools=tell_tools
+        )
+        served = A2ARoutes(executor, card, path, door=self.door, task_store=task_store)
+        self.routes += served.routes
+        self._closing.append(served.close)
         return self
 
     def websocket(
@@ -90,6 +140,8 @@ class AgentRouter:
     async def drain(self, timeout_s: float | None = None) -> None:
         """Start no more runs, let those under way finish until then, and end the rest."""
         await self.runs.drain(timeout_s)
+        for close in self._closing:
+            await close()
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: Any) -> AsyncIterator[None]:
