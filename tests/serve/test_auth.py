@@ -15,6 +15,7 @@ from support.live import live
 from support.raw_http import Answer, ask, request
 
 from streamtrace.core.errors import ConfigError, Refusal
+from streamtrace.serve.answers import send_refusal
 from streamtrace.serve.auth import (
     MAX_TOKEN_BYTES,
     ApiKeyAuth,
@@ -25,7 +26,6 @@ from streamtrace.serve.auth import (
     any_of,
     authenticate,
 )
-from streamtrace.serve.answers import send_refusal
 
 ALICE = User("alice", "acme")
 BOB = User("bob")

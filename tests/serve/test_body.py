@@ -17,8 +17,8 @@ from support.live import live
 from support.raw_http import ask, request
 
 from streamtrace.core.errors import Disconnected, Refusal
-from streamtrace.serve.body import MAX_DEPTH, checked_id, read_json, read_object
 from streamtrace.serve.answers import send_refusal
+from streamtrace.serve.body import MAX_DEPTH, checked_id, read_json, read_object
 
 JSON = [(b"content-type", b"application/json")]
 MAX_BYTES = 2000
