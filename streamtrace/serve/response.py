@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from starlette.responses import Response
@@ -99,9 +99,6 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream it. Returns when the client has it all, or has left and the run is dealt with."""
-        await send(
-            {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-        )
 
         async def put(body: bytes) -> None:
             await send({"type": "http.response.body", "body": body, "more_body": True})
@@ -110,17 +107,58 @@ class EventStream(Response):
             while (await receive())["type"] != "http.disconnect":
                 pass
 
-        writer = SseWriter(self.dialect.encoder(self._envelope), put)
-        if await deliver(self.run, writer, left, self._delivery):
+        async def head() -> None:
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": self.status_code,
+                    "headers": self.raw_headers,
+                }
+            )
+
+        async def tail() -> None:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+        def writer() -> SseWriter:
+            return SseWriter(self.dialect.encoder(self._envelope), put, head, tail)
+
+        await deliver(self.run, writer, left, self._delivery)
+
+
+class Writer(Protocol):
+    """Where the events of a run go: one wire, one client."""
+
+    async def open(self) -> None:
+        """What comes before all events."""
+
+    async def write(self, first: Event, run: Run) -> None:
+        """The event, and what else is due."""
+
+    async def ping(self) -> None:
+        """A sign of life."""
+
+    async def close(self) -> None:
+        """What the wire writes last."""
 
 
 class SseWriter:
     """Frames as an SSE body."""
 
-    def __init__(self, encoder: Encoder, put: Callable[[bytes], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        put: Callable[[bytes], Awaitable[None]],
+        head: Callable[[], Awaitable[None]],
+        tail: Callable[[], Awaitable[None]],
+    ) -> None:
         self._encoder = encoder
         self._put = put
+        self._head = head
+        self._tail = tail
+
+    async def open(self) -> None:
+        """The head of the response."""
+        await self._head()
 
     async def write(self, first: Event, run: Run) -> None:
         """The event, and what else is due."""
@@ -139,6 +177,7 @@ class SseWriter:
         body = as_sse(self._encoder.close())
         if body:
             await self._put(body)
+        await self._tail()
 
 
 def envelope_of(run: Run) -> Envelope:
@@ -155,13 +194,16 @@ def envelope_of(run: Run) -> Envelope:
 
 
 async def deliver(
-    run: Run, writer: Any, left: Callable[[], Awaitable[None]], delivery: Delivery
+    run: Run,
+    make_writer: Callable[[], Writer],
+    left: Callable[[], Awaitable[None]],
+    delivery: Delivery,
 ) -> bool:
     """Write the run until its end; `False` if the client left before it.
 
     `left` returns when the client is gone. Raises what encoders raise, after the run was stopped.
     """
-    writing = asyncio.create_task(_write(run, writer, delivery))
+    writing = asyncio.create_task(_write(run, make_writer, delivery))
     leaving = asyncio.ensure_future(left())
     try:
         await asyncio.wait({writing, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -169,6 +211,7 @@ async def deliver(
     except OSError:  # of `send`: some servers say so that the client is gone
         is_whole = False
     except BaseException:  # the server cancelled the request, or an encoder failed
+        run.channel.abandon()  # nobody reads it any more
         run.stop("cancelled")
         raise
     finally:
@@ -183,11 +226,14 @@ async def deliver(
     return is_whole
 
 
-async def _write(run: Run, writer: Any, delivery: Delivery) -> bool:
+async def _write(run: Run, make_writer: Callable[[], Writer], delivery: Delivery) -> bool:
     """Write until the end: true. False: the client reads no more."""
     channel = run.channel
     waits_s = delivery.heartbeat_s
+    writer = make_writer()
     try:
+        async with asyncio.timeout(delivery.send_timeout_s):
+            await writer.open()
         while True:
             event = channel.get_nowait()
             if event is None:

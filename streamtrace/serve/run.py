@@ -150,6 +150,8 @@ class Run:
         self._began_at_ns = time.time_ns()
         self._heard_ns = self._began_ns
         self._is_putting = False
+        self._is_cancellable = False  # from its first step to its end
+        self._is_over = False
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -165,9 +167,10 @@ class Run:
 
     def stop(self, reason: StopReason) -> bool:
         """Ask it to end. `False` if it was asked before, or is over; that is no error."""
-        if self._task is None or self._task.done() or not self.context.cancel.set(reason):
+        if self._is_over or not self.context.cancel.set(reason):
             return False
-        self._task.cancel()
+        if self._task is not None and self._is_cancellable:
+            self._task.cancel()
         return True
 
     def client_left(self) -> None:
@@ -188,6 +191,7 @@ class Run:
     # --- the task --------------------------------------------------------------------------
 
     async def _live(self) -> None:
+        self._is_cancellable = True  # before, a task would end without having begun
         end: ev.Event | None = None
         try:
             await self._tell(ev.RunStarted(run_id=self.run_id, thread_id=self.context.thread_id))
@@ -208,8 +212,10 @@ class Run:
 
     async def _listen(self) -> ev.Event:
         """All that the agent says, up to its end."""
+        self._obey()
         async with contextlib.aclosing(events_of(self._agent, self.context)) as events:
             async for event in events:
+                self._obey()
                 kind = type(event)
                 if kind in ev.TERMINAL:
                     return event
@@ -217,12 +223,18 @@ class Run:
                     self._count(kind)
                 if kind is not ev.RunStarted:  # that is said
                     await self._tell(event)
+        self._obey()
         return ev.RunFinished(run_id=self.run_id, thread_id=self.context.thread_id)
+
+    def _obey(self) -> None:
+        """An agent that goes on although it was cancelled does so unheard."""
+        if self.context.cancel.is_set:
+            raise asyncio.CancelledError
 
     async def _tell(self, event: ev.Event) -> None:
         """What the agent said, enriched, in order, filtered, to whoever reads."""
         for told in await self._enrich.feed(event):
-            self._machine.feed(told, time.monotonic_ns() - self._began_ns)
+            self._machine.feed(told, self._at_ns())
             for shown in await self._filter.feed(told):
                 await self._put(shown)
 
@@ -240,34 +252,43 @@ class Run:
 
     async def _finish(self, end: ev.Event) -> None:
         """The end, whatever it is: behind what the stages still hold."""
+        self._is_over = True
         task = asyncio.current_task()
         assert task is not None
         while task.uncancel():
             """It was asked to end, and does."""
         self._machine.strict = False  # an end may come at any time, and interrupts what it likes
         try:
-            for told in [*await self._enrich.flush(), end]:
-                self._machine.feed(told, time.monotonic_ns() - self._began_ns)
-                if told is end:
-                    for shown in await self._filter.flush():
-                        await self._put(shown)
-                    await self._put(end)
-                else:
-                    for shown in await self._filter.feed(told):
-                        await self._put(shown)
+            held = await self._held()
+            self._machine.feed(end, self._at_ns())
+            for shown in [*held, end]:
+                await self._put(shown)
         except ClientGone:
             self.context.cancel.set("slow_client")
-        except Exception as error:  # a stage of the user's: the end is told all the same
-            self._failed(error)
-            await self._put(end)
         finally:
             self.channel.close()
             self._summarise()
 
+    async def _held(self) -> list[ev.Event]:
+        """What the stages hold back. They are the user's: whatever they do, the end follows."""
+        held: list[ev.Event] = []
+        try:
+            async with asyncio.timeout(_GRACE_S):
+                for told in await self._enrich.flush():
+                    self._machine.feed(told, self._at_ns())
+                    held += await self._filter.feed(told)
+                held += await self._filter.flush()
+        except Exception as error:
+            self._failed(error)
+        return held
+
+    def _at_ns(self) -> int:
+        return time.monotonic_ns() - self._began_ns
+
     def _summarise(self) -> None:
         gone_ns = self.disconnected_ns
         end = StreamEnd(
-            at_ns=time.monotonic_ns() - self._began_ns,
+            at_ns=self._at_ns(),
             final=True,
             disconnected_ns=None if gone_ns is None else gone_ns - self._began_ns,
         )

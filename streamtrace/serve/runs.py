@@ -84,3 +84,5 @@ class Runs:
             run.stop("drained")
         if late:
             await asyncio.wait({run.finished for run in late}, timeout=_AFTER_DEADLINE_S)
+        for run in self.active:  # the end waits for a client who does not read
+            run.channel.abandon("drained")

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from streamtrace.core.errors import Refusal
@@ -38,6 +39,7 @@ _TOO_LARGE = Refusal(413, "message_too_large", "The message is larger than is ac
 _BUSY = Refusal(409, "busy", "A run is under way; stop it first.")
 _PING = dump_json({"type": "ping"})
 _TOO_SLOW = 1013
+_CLOSE_TIMEOUT_S = 1.0
 
 
 class WebSocketEndpoint:
@@ -112,7 +114,7 @@ class _Connection:
         self._receive = receive
         self._send = send
         self._run: Run | None = None
-        self._asked: asyncio.Queue[Run | None] = asyncio.Queue(1)
+        self._asked: asyncio.Queue[Run | None] = asyncio.Queue()  # one run, and the end
         self._left = asyncio.Event()
 
     async def serve(self) -> None:
@@ -120,26 +122,43 @@ class _Connection:
         reading = asyncio.create_task(self._read())
         try:
             while (run := await self._asked.get()) is not None:
-                writer = MessageWriter(self._endpoint.encoder(run), self._text)
-                whole = await deliver(run, writer, self._gone, self._endpoint.delivery)
+                whole = await deliver(
+                    run,
+                    partial(self._writer, run),
+                    self._gone,
+                    self._endpoint.delivery,
+                )
                 self._run = None
                 if not whole and not self._left.is_set():
-                    await self._send({"type": "websocket.close", "code": _TOO_SLOW})
+                    await self._turn_out()
                     return
         finally:
+            if self._run is not None:  # the server cancelled us before it was delivered
+                self._run.channel.abandon()
+                self._run.stop("cancelled")
             reading.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
+            with contextlib.suppress(asyncio.CancelledError, OSError):
                 await reading
 
+    def _writer(self, run: Run) -> MessageWriter:
+        return MessageWriter(self._endpoint.encoder(run), self._text)
+
+    async def _turn_out(self) -> None:
+        """Close on a client that is too slow, and may not even read that."""
+        with contextlib.suppress(TimeoutError, OSError):
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                await self._send({"type": "websocket.close", "code": _TOO_SLOW})
+
     async def _read(self) -> None:
-        while (message := await self._receive())["type"] != "websocket.disconnect":
-            try:
-                self._obey(self._value(message))
-            except Refusal as refusal:
-                error = {"type": refusal.code, "message": refusal.message}
-                await self._text(dump_json({"type": "error", "error": error}))
-        self._left.set()
-        if self._run is None:
+        try:
+            while (message := await self._receive())["type"] != "websocket.disconnect":
+                try:
+                    self._obey(self._value(message))
+                except Refusal as refusal:
+                    error = {"type": refusal.code, "message": refusal.message}
+                    await self._text(dump_json({"type": "error", "error": error}))
+        finally:  # also if an answer could not be sent
+            self._left.set()
             self._asked.put_nowait(None)
 
     def _value(self, message: Any) -> dict[str, Any]:
@@ -163,7 +182,6 @@ class _Connection:
 
     async def _gone(self) -> None:
         await self._left.wait()
-        self._asked.put_nowait(None)
 
     async def _text(self, text: str) -> None:
         await self._send({"type": "websocket.send", "text": text})
@@ -175,6 +193,9 @@ class MessageWriter:
     def __init__(self, encoder: Encoder, put: Callable[[str], Awaitable[None]]) -> None:
         self._encoder = encoder
         self._put = put
+
+    async def open(self) -> None:
+        """Nothing comes before the first event: the connection is open."""
 
     async def write(self, first: Event, run: Run) -> None:
         """The event."""
