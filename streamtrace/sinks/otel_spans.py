@@ -15,7 +15,7 @@ Rules that hold here:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -74,7 +74,7 @@ class SpanWriter:
         self._exporter = exporter
         self._straight = self._straight_way()
 
-    def write(self, batch: list[RunSummary]) -> dict[str, int]:
+    def write(self, batch: Iterable[RunSummary]) -> dict[str, int]:
         """What was dropped, by reason."""
         way: Way = self._straight or SdkSpans(self._tracer(), self._exporter)
         dropped: Counter[str] = Counter()

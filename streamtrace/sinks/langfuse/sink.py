@@ -132,7 +132,7 @@ class LangfuseSink(QueuedSink):
         self, pipe: Pipe, batch: list[RunSummary], dropped: Counter[str]
     ) -> Iterator[tuple[list[Any], int]]:
         """The spans of each run that is to be sent; the others are counted."""
-        for summary in batch:
+        for summary in self.in_turn(batch):
             try:
                 if self._is_sampled(summary.trace):
                     run = observations(summary, self._environment, self._release)
