@@ -183,7 +183,7 @@ def _is_sampled(span: trace.Span) -> bool:
 
 
 def _made(
-    way: Way, batch: list[RunSummary], dropped: Counter[str]
+    way: Way, batch: Iterable[RunSummary], dropped: Counter[str]
 ) -> Iterator[tuple[list[Any], int]]:
     """The spans of each run that has any; the others are counted."""
     for summary in batch:
