@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, Tracer, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter
 from opentelemetry.sdk.trace.sampling import (
     ALWAYS_OFF,
@@ -26,7 +26,7 @@ from opentelemetry.sdk.trace.sampling import (
     Sampler,
     TraceIdRatioBased,
 )
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import SpanKind, Tracer
 
 from streamtrace.core.spans import MAX_ATTRIBUTES, SpanRecord, project
 from streamtrace.core.summary import RunSummary
@@ -72,16 +72,12 @@ class StraightSpans:
 
 def straight_spans(
     provider: TracerProvider,
-    tracer: object,
+    tracer: Tracer,
     exporter: SpanExporter,
     by_sdk: _BySdk,
 ) -> StraightSpans | None:
     """The straight way, where it is open; `by_sdk` is the other one, to compare with."""
-    if (
-        not isinstance(tracer, Tracer)  # the SDK is disabled
-        or not _decides_by_root(provider.sampler)
-        or not _cuts_nothing(provider._span_limits)
-    ):
+    if not _decides_by_root(provider.sampler) or not _cuts_nothing(provider._span_limits):
         return None
     http = straight(exporter, tracer, _probed(by_sdk))
     return None if http is None else StraightSpans(provider, http)

@@ -1,4 +1,4 @@
-"""The Langfuse sink: settings, and runs packed into requests.
+"""The Langfuse sink: settings, and what is counted.
 
 Rules that hold here:
 
