@@ -12,7 +12,7 @@ Rules that keep it from failing by chance:
   and clocks of CPU time now and then tell too little. A piece takes some milliseconds: in less than
   one, half of the time goes into caches that others have emptied meanwhile.
 * An interpreter is faster or slower than another for all of its life, by how its memory happens to
-  lie. So several are started, and the median of them counts.
+  lie. So several are started, and again the lower quartile counts.
 * The garbage collector has nothing to do with what was there before.
 * What is over its limit is measured again; only what is over it every time fails.
 
@@ -31,7 +31,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -157,18 +157,22 @@ def _ratio(case: Case, rounds: int) -> float:
         for times, do in zip(taken, case, strict=True):
             gc.collect()
             times.append(do())
-    work_ns, reference_ns = (statistics.quantiles(times[1:], n=4)[0] for times in taken)
+    work_ns, reference_ns = (lower_quartile(times[1:]) for times in taken)
     return work_ns / reference_ns
 
 
+def lower_quartile(values: Sequence[float]) -> float:
+    return statistics.quantiles(values, n=4, method="inclusive")[0]
+
+
 def measure(interpreters: int = INTERPRETERS) -> Ratios:
-    """The median of some interpreters, one after the other."""
+    """The lower quartile of some interpreters, one after the other."""
     command = [sys.executable, "-m", "benchmarks.gate", "--here"]
     found: list[Ratios] = []
     for seed in range(interpreters):
         environment = {**os.environ, "PYTHONHASHSEED": str(seed)}
         found.append(json.loads(subprocess.check_output(command, cwd=ROOT, env=environment)))
-    return {name: statistics.median(one[name] for one in found) for name in found[0]}
+    return {name: lower_quartile([one[name] for one in found]) for name in found[0]}
 
 
 # --- how it is judged -----------------------------------------------------------------------------
@@ -177,7 +181,10 @@ def measure(interpreters: int = INTERPRETERS) -> Ratios:
 def judge(measured: Callable[[], Ratios], committed: Ratios) -> tuple[Ratios, list[str]]:
     """The least ratios of the attempts, and what is wrong with them: nothing, at best."""
     found: Ratios = {}
+    wrong: list[str] = []
     for _ in range(ATTEMPTS):
+        if wrong:
+            print("measured again, since it may be chance:", *wrong, sep="\n", file=sys.stderr)
         now = measured()
         found = {name: min(ratio, found.get(name, ratio)) for name, ratio in now.items()}
         wrong = faults(found, committed)
