@@ -69,6 +69,10 @@ for name, settings in {
     router.stream(f"/{name}", agent, "generic", settings=settings, allow_get=True)
 
 
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
@@ -88,7 +92,7 @@ async def state(_: Request) -> JSONResponse:
             "active": [run.run_id for run in runs.active],
             "tasks": len(asyncio.all_tasks()),
             "fds": open_files(),
-            "pid": os.getpid(),
+            "rss_bytes": resident_bytes(),
             "counts": {
                 name: {field: getattr(one, field) for field in one.__struct_fields__}
                 for name, one in counts.items()
