@@ -107,7 +107,7 @@ class SocketClient:
         return bytes(read)
 
     def hang_up(self, *, reset: bool = False) -> None:
-        """Leave: with a FIN, or, as a process that was killed with data unread, with a RST."""
+        """Leave: with a FIN, which the kernel makes a RST where data is unread, or with a RST."""
         if reset:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close()
