@@ -248,8 +248,10 @@ async def _write(run: Run, make_writer: Callable[[], Writer], delivery: Delivery
                     break
             async with asyncio.timeout(delivery.send_timeout_s):
                 await writer.write(event, run)
+        if channel.reason != "finished":
+            return False  # a stream that was cut must not look whole
         async with asyncio.timeout(delivery.send_timeout_s):
             await writer.close()
     except TimeoutError:
         return False
-    return channel.reason == "finished"
+    return True

@@ -199,7 +199,6 @@ class Run:
         except asyncio.CancelledError:
             end = ENDS[self.context.cancel.reason or "cancelled"]()
         except ClientGone:
-            self.context.cancel.set("slow_client")
             end = ENDS["slow_client"]()
         except PublicError as error:
             end = ev.RunFailed(type=error.code, message=str(error))
@@ -245,6 +244,7 @@ class Run:
         except ClientGone as gone:
             self.disconnected_ns = self.disconnected_ns or time.monotonic_ns()
             if gone.reason == "slow_client" and self._settings.on_disconnect == "cancel":
+                self.context.cancel.set("slow_client")  # before the agent cleans up: it may ask
                 raise
         finally:
             self._is_putting = False
@@ -261,10 +261,9 @@ class Run:
         try:
             held = await self._held()
             self._machine.feed(end, self._at_ns())
-            for shown in [*held, end]:
-                await self._put(shown)
-        except ClientGone:
-            self.context.cancel.set("slow_client")
+            with contextlib.suppress(ClientGone):
+                for shown in [*held, end]:
+                    await self._put(shown)
         finally:
             self.channel.close()
             self._summarise()

@@ -451,3 +451,19 @@ async def test_drain_refuses_tells_waits_and_ends() -> None:
 def test_drain_takes_no_negative_time() -> None:
     with pytest.raises(ConfigError, match="drain_timeout_s"):
         Runs(drain_timeout_s=-1)
+
+
+async def test_an_agent_whose_client_is_too_slow_is_told_so_before_it_cleans_up() -> None:
+    seen: list[Any] = []
+
+    async def agent(run: RunContext) -> AsyncIterator[ev.Event]:
+        try:
+            while True:
+                yield HELLO
+        finally:
+            seen.append(run.cancel.reason)
+
+    run = Runs().start(agent, context(), Settings(policy="disconnect", max_events=2))
+    await run.finished
+    assert seen == ["slow_client"]
+    assert run.channel.reason == "slow_client"
