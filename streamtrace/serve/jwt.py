@@ -95,7 +95,6 @@ class JwtAuth:
         self._claims = JWTClaimsRegistry(
             leeway=leeway_s,
             exp=needed,
-            sub=needed,
             aud={**needed, "values": audiences} if audiences else {},
             iss={**needed, "value": issuer} if issuer else {},
         )
@@ -127,7 +126,7 @@ class JwtAuth:
         if "aud" in claims and not self._wants_audience:
             raise ValueError("the token is meant for an audience")
         tenant = None if self._tenant_claim is None else _word(claims.get(self._tenant_claim))
-        return User(_word(claims["sub"]), tenant, claims)
+        return User(_word(claims.get("sub")), tenant, claims)
 
 
 class _Registry(JWSRegistry):

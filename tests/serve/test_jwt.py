@@ -224,6 +224,11 @@ async def test_a_public_key_is_no_secret() -> None:
         await assert_refused(auth, signed(CLAIMS, {"alg": "RS256"}, known))
 
 
+async def test_a_header_may_bring_its_certificates() -> None:
+    token = signed(CLAIMS, {"alg": "HS256", "x5c": ["x" * 1000]})
+    assert (await user_of(door(), token)).id == "alice"
+
+
 async def test_leeway() -> None:
     late = signed({**CLAIMS, "exp": NOW - 60})
     early = signed({**CLAIMS, "nbf": NOW + 60})

@@ -249,6 +249,22 @@ async def test_the_slots_of_a_process_that_was_killed_are_free_soon(
     await eventually(has_room)
 
 
+async def test_a_slot_that_nobody_renews_is_free_while_another_is_renewed(
+    server: RedisServer, closing: AsyncExitStack
+) -> None:
+    leases = pushed(closing, RedisLeases(server.url, ttl_s=1))
+    assert await leases.acquire("k", "crashed", 2)
+    assert await leases.acquire("k", "alive", 2)
+    assert not await leases.acquire("k", "new", 2)
+
+    async def has_room() -> bool:
+        await leases.renew("k", "alive")
+        return bool(await leases.acquire("k", "new", 2))
+
+    await eventually(has_room)
+    assert not await leases.acquire("k", "other", 2)
+
+
 # Without Redis.
 
 
