@@ -4,6 +4,7 @@ from streamtrace.adapters.anthropic import anthropic_events
 from streamtrace.adapters.langchain import langchain_chunk_events, langchain_events
 from streamtrace.adapters.langgraph import langgraph_events
 from streamtrace.adapters.openai import openai_chat_events, openai_responses_events
+from streamtrace.adapters.pydantic_ai import pydantic_ai_events
 
 __all__ = [
     "anthropic_events",
@@ -12,4 +13,5 @@ __all__ = [
     "langgraph_events",
     "openai_chat_events",
     "openai_responses_events",
+    "pydantic_ai_events",
 ]

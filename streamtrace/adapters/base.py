@@ -182,13 +182,13 @@ class _End:
     def hold_back_failure(self, error: Exception) -> Iterator[ev.Event]:
         """What an exception says, but for the end that it is."""
         kind = type(error).__name__
-        WARNINGS.warn("adapter", f"the stream of a framework failed with {kind}")
         self._held = None
         yield from self.hold_back(self._reader.fail(error))
         if self._held is None:
             self._held = ev.RunFailed(type=kind, message=str(error) or None)
-        elif isinstance(self._held, ev.RunFailed) and self._held.type is None:
-            self._held = msgspec.structs.replace(self._held, type=kind)
+        if isinstance(self._held, ev.RunFailed):
+            WARNINGS.warn("adapter", f"the stream of a framework failed with {kind}")
+            self._held = msgspec.structs.replace(self._held, type=self._held.type or kind)
 
     @property
     def event(self) -> ev.Event:
