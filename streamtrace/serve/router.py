@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from streamtrace.dialects.base import Dialect
+from streamtrace.serve.agentflow import AS_IT_COMES, Granularities, GraphStop, GraphStream
 from streamtrace.serve.asked import context_of
 from streamtrace.serve.auth import Auth
 from streamtrace.serve.context import Agent, RunContext
@@ -137,6 +138,30 @@ class AgentRouter:
         self.routes.append(Route(f"{prefix}/chat/completions", completions))
         self.routes.append(Route(f"{prefix}/models", models))
         self.routes.append(Route(f"{prefix}/models/{{model:path}}", models))
+        return self
+
+    def agentflow(
+        self,
+        agent: Agent,
+        prefix: str = "/v1/graph",
+        *,
+        granularities: Granularities = AS_IT_COMES,
+        settings: Settings | None = None,
+        delivery: Delivery | None = None,
+        allow_get: bool = False,
+    ) -> Self:
+        """AgentFlow's API: `POST prefix/stream`, and `POST prefix/stop` for a thread."""
+        stream = GraphStream(
+            agent,
+            granularities=granularities,
+            runs=self.runs,
+            settings=settings or self.settings,
+            delivery=delivery or self.delivery,
+            door=self.door,
+            allow_get=allow_get,
+        )
+        self.routes.append(Route(f"{prefix}/stream", stream))
+        self.routes.append(Route(f"{prefix}/stop", GraphStop(stream, self.door)))
         return self
 
     def websocket(
