@@ -111,9 +111,10 @@ class A2AExecutor(AgentExecutor):
         finally:
             del self._telling[run.run_id]
             told.set_result(None)
-            run.client_left()
-            run.stop("cancelled")
-            await run.gone()
+            if not run.finished.done():  # nobody hears the rest
+                run.channel.abandon()
+                run.stop("cancelled")
+                await run.gone()
 
     async def cancel(self, context: RequestContext, event_queue: EventQueue) -> None:
         """Stop the run; the task says so itself, unless it has none, or one that does not stop."""

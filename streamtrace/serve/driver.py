@@ -120,8 +120,9 @@ class AgUiStreamDriver:
             self.summary = await run.finished
         finally:
             stopping.cancel()
-            run.client_left()
-            await run.gone()
+            if not run.finished.done():
+                run.client_left()
+                await run.gone()
 
     async def _heed(self, run: Run) -> None:
         run.stop(await self.context.cancel.wait())

@@ -6,17 +6,19 @@ app = AgentRouter(auth=auth).stream("/chat", agent).websocket("/ws", agent).app(
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from streamtrace.dialects.base import Dialect
+from streamtrace.serve.agentflow import AS_IT_COMES, Granularities, GraphStop, GraphStream
 from streamtrace.serve.asked import context_of
 from streamtrace.serve.auth import Auth
 from streamtrace.serve.context import Agent, RunContext
 from streamtrace.serve.endpoint import Door, Endpoint, StopEndpoint
+from streamtrace.serve.openai_api import ChatCompletions, Models
 from streamtrace.serve.response import Delivery
 from streamtrace.serve.run import Settings
 from streamtrace.serve.runs import Runs
@@ -114,6 +116,52 @@ class AgentRouter:
         served = A2ARoutes(executor, card, path, door=self.door, task_store=task_store)
         self.routes += served.routes
         self._closing.append(served.close)
+        return self
+
+    def openai(
+        self,
+        agents: Mapping[str, Agent],
+        prefix: str = "/v1",
+        *,
+        settings: Settings | None = None,
+        delivery: Delivery | None = None,
+    ) -> Self:
+        """OpenAI's chat completions; each agent is a model of the name that it has here."""
+        completions = ChatCompletions(
+            agents,
+            runs=self.runs,
+            settings=settings or self.settings,
+            delivery=delivery or self.delivery,
+            door=self.door,
+        )
+        models = Models(agents, self.door)
+        self.routes.append(Route(f"{prefix}/chat/completions", completions))
+        self.routes.append(Route(f"{prefix}/models", models))
+        self.routes.append(Route(f"{prefix}/models/{{model:path}}", models))
+        return self
+
+    def agentflow(
+        self,
+        agent: Agent,
+        prefix: str = "/v1/graph",
+        *,
+        granularities: Granularities = AS_IT_COMES,
+        settings: Settings | None = None,
+        delivery: Delivery | None = None,
+        allow_get: bool = False,
+    ) -> Self:
+        """AgentFlow's API: `POST prefix/stream`, and `POST prefix/stop` for a thread."""
+        stream = GraphStream(
+            agent,
+            granularities=granularities,
+            runs=self.runs,
+            settings=settings or self.settings,
+            delivery=delivery or self.delivery,
+            door=self.door,
+            allow_get=allow_get,
+        )
+        self.routes.append(Route(f"{prefix}/stream", stream))
+        self.routes.append(Route(f"{prefix}/stop", GraphStop(stream, self.door)))
         return self
 
     def websocket(

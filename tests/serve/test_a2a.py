@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,8 +22,11 @@ from support.live import live
 from support.talker import SECRET, Talker
 
 from streamtrace import RunSummary, StreamTraceMiddleware
+from streamtrace.core import events as ev
+from streamtrace.serve import a2a
 from streamtrace.serve.a2a import RecentTasks
 from streamtrace.serve.auth import ApiKeyAuth, User
+from streamtrace.serve.context import Agent, RunContext
 from streamtrace.serve.router import AgentRouter
 from streamtrace.serve.run import SORRY
 from streamtrace.testing import RecordingSink, ask
@@ -78,11 +82,14 @@ def card_of(url: str = "http://localhost") -> pb.AgentCard:
 
 
 @asynccontextmanager
-async def serving(*, tell_tools: bool = False, **options: Any) -> AsyncIterator[Served]:
+async def serving(
+    agent: Agent | None = None, *, tell_tools: bool = False, **options: Any
+) -> AsyncIterator[Served]:
     talker, sink, app = Talker(), RecordingSink(), Starlette()
     async with live(StreamTraceMiddleware(app, sinks=[sink])) as url:
         router = AgentRouter(**options).agui(talker)
-        app.router.routes += router.a2a(talker, card_of(url), tell_tools=tell_tools).routes
+        router.a2a(agent or talker, card_of(url), tell_tools=tell_tools)
+        app.router.routes += router.routes
         try:
             yield Served(url, talker, router, sink)
         finally:
@@ -124,6 +131,7 @@ async def test_an_answer(version: str) -> None:
         updates = await tell(client, "hello", context_id="ctx")
         [record] = await served.records()
     [run] = served.talker.runs
+    assert not run.cancel.is_set
     task = updates[0].task
     assert (task.id, task.context_id) == (run.run_id, run.thread_id)
     assert run.thread_id == "ctx"
@@ -234,6 +242,28 @@ async def test_a_task_that_waits_for_input_is_cancelled():
     async with serving() as served, served.client() as client:
         asked = await tell(client, "ask")
         task = await client.cancel_task(pb.CancelTaskRequest(id=asked[0].task.id))
+    assert task.status.state == pb.TASK_STATE_CANCELED
+
+
+async def test_a_task_is_cancelled_even_where_its_agent_does_not_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(a2a, "_CANCEL_S", 0.05)
+    let_go = asyncio.Event()
+
+    async def stubborn(run: RunContext) -> AsyncIterator[ev.Event]:
+        yield ev.TextDelta(text="Hel")
+        while not let_go.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await let_go.wait()
+
+    async with serving(stubborn) as served, served.client() as client:
+        async for update in client.send_message(say("wait")):
+            if update.HasField("artifact_update"):
+                task_id = update.artifact_update.task_id
+                task = await client.cancel_task(pb.CancelTaskRequest(id=task_id))
+        assert served.router.runs.get(task_id) is not None
+        let_go.set()
     assert task.status.state == pb.TASK_STATE_CANCELED
 
 

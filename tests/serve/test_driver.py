@@ -141,8 +141,15 @@ def plain() -> Iterator[ev.Event]:
 
 @pytest.mark.parametrize("events", [agent, plain, lambda: HELLO], ids=["async", "plain", "list"])
 async def test_a_run_that_is_driven(events: Any) -> None:
-    driver = AgUiStreamDriver(context(), enrichers=[Slow])
+    contexts: list[RunContext] = []
+
+    def slow(run: RunContext) -> Slow:
+        contexts.append(run)
+        return Slow(run)
+
+    driver = AgUiStreamDriver(context(), enrichers=[slow])
     frames = await driven(driver, events())
+    assert [run.cancel.is_set for run in contexts] == [False]
     assert types(frames) == [*WHOLE[:4], "CUSTOM", *WHOLE[4:]]
     assert driver.summary is not None
     assert driver.summary.status == "completed"
