@@ -121,7 +121,7 @@ class ChatCompletions(Endpoint):
 
         whole = _Whole(dialect.encoder(envelope_of(run)))
         try:
-            if not await deliver(run, whole, left, self.delivery):
+            if not await deliver(run, lambda: whole, left, self.delivery):
                 return
         except EncodeError:
             await send_error(_TOO_LONG, send, _NEVER_AGAIN)
@@ -260,6 +260,9 @@ class _Whole:
         self._finish_reason = "stop"
         self._usage: Any = None
         self._chars = 0
+
+    async def open(self) -> None:
+        """Nothing comes before the events."""
 
     async def write(self, first: ev.Event, run: Run) -> None:
         """The event. Raises EncodeError if there is too much to hold."""

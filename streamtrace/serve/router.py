@@ -17,6 +17,7 @@ from streamtrace.serve.agentflow import AS_IT_COMES, Granularities, GraphStop, G
 from streamtrace.serve.asked import context_of
 from streamtrace.serve.auth import Auth
 from streamtrace.serve.context import Agent, RunContext
+from streamtrace.serve.drain import draining
 from streamtrace.serve.endpoint import Door, Endpoint, StopEndpoint
 from streamtrace.serve.openai_api import ChatCompletions, Models
 from streamtrace.serve.response import Delivery
@@ -193,8 +194,9 @@ class AgentRouter:
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: Any) -> AsyncIterator[None]:
-        """Drain when the server shuts down."""
-        yield
+        """Drain when the server is told to stop, and at shutdown at the latest."""
+        async with draining(self.runs):
+            yield
         await self.drain()
 
     def app(self, **options: Any) -> Starlette:
