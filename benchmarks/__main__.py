@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks import report
 
-SUITES = ("micro", "growth", "saturation", "paced", "faults")
+SUITES = ("micro", "growth", "saturation", "paced", "faults", "kernel_buffers")
 """Modules here, each with `run(short) -> result` and `tables(result) -> str`."""
 
 
