@@ -78,6 +78,7 @@ class Child:
         )
         if core is not None:
             os.sched_setaffinity(self._process.pid, {core})
+        self.pid = self._process.pid
         self.hello: dict[str, Any] = {}
 
     def __enter__(self) -> Self:

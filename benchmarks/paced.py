@@ -13,6 +13,10 @@ and end all the time, the sinks export all the time; what was put off is paid wi
                  the server does not keep up, and then lateness says only that it is large
     server, load how busy their cores were; a load beyond a half would measure itself
 
+All threads of a server share its one core, as in a container with one CPU: where a sink's worker
+works, the loop waits for the interpreter's lock, and for the core. Pauses of the garbage collector,
+which grow with the streams that are open, are in all of these numbers, of bare as well.
+
 A stream costs memory when it is open (response begun, nothing said) and while it runs: the growth
 of the server's resident memory by stream, from fresh processes.
 """
@@ -47,13 +51,7 @@ GROUPS = (
     Group(
         TARGET_STREAMS,
         RATE,
-        (
-            "bare",
-            "no sinks",
-            "prometheus",
-            "all sinks",
-            "OpenTelemetry ASGI, without send/receive",
-        ),
+        ("bare", "no sinks", "all sinks", "OpenTelemetry ASGI, without send/receive"),
         rounds=4,
         seconds=4,
     ),
@@ -62,18 +60,27 @@ GROUPS = (
     # At 30 tokens per second this would be more than a core can do for the bare app.
     Group(5000, 2, ("bare", "no sinks", "all sinks"), rounds=2, seconds=4),
 )
-SHORT_GROUPS = (Group(200, RATE, ("bare", "all sinks"), rounds=1, seconds=1.5),)
+SHORT_GROUPS = (Group(200, RATE, ("bare", "all sinks"), rounds=1, seconds=0.5),)
 MEMORY_VARIANTS = ("bare", "no sinks", "all sinks")
+SHORT_MEMORY_VARIANTS = ("bare", "all sinks")
 MEMORY_STREAMS = 2000
 
 
 def run(short: bool) -> dict[str, Any]:
     """Everything, as it goes into the JSON file."""
-    streams, count = (300, 1) if short else (MEMORY_STREAMS, 2)
+    groups, left_out = [], []
+    for group in SHORT_GROUPS if short else GROUPS:
+        try:
+            groups.append(measure(group))
+        except TimeoutError:  # more than this machine can do
+            left_out.append(f"{group.streams:,} streams of {group.rate} tokens/s")
     return {
         "pinned": children.PINNED,
-        "groups": [measure(group) for group in (SHORT_GROUPS if short else GROUPS)],
-        "memory": measure_memory(streams, count),
+        "groups": groups,
+        "left_out": left_out,
+        "memory": measure_memory(SHORT_MEMORY_VARIANTS, 300, 1)
+        if short
+        else measure_memory(MEMORY_VARIANTS, MEMORY_STREAMS, 2),
     }
 
 
@@ -120,12 +127,10 @@ def compare(samples: dict[str, list[dict[str, Any]]], variant: str) -> dict[str,
 # --- memory ------------------------------------------------------------------------------------
 
 
-def measure_memory(streams: int, count: int) -> dict[str, Any]:
+def measure_memory(variants: tuple[str, ...], streams: int, count: int) -> dict[str, Any]:
     """KiB per stream, of fresh servers each round."""
-    taken: dict[str, rounds.Samples] = {
-        "idle": defaultdict(list), "running": defaultdict(list)
-    }  # fmt: skip
-    for number, variant in rounds.turns(MEMORY_VARIANTS, count):
+    taken: dict[str, rounds.Samples] = defaultdict(lambda: defaultdict(list))
+    for number, variant in rounds.turns(variants, count):
         if number:
             with fleet.serving([variant]) as servers:
                 held = uvloop.run(hold(servers[variant], streams))
@@ -142,7 +147,7 @@ def measure_memory(streams: int, count: int) -> dict[str, Any]:
                 }
                 for name, samples in taken.items()
             }
-            for variant in MEMORY_VARIANTS
+            for variant in variants
         },
     }
 
@@ -156,7 +161,7 @@ async def hold(server: fleet.Server, count: int) -> dict[str, float]:
         await pace.asked(server, "collect")
         idle = (await pace.asked(server, "usage"))["rss_bytes"]
     await pace.asked(server, "rest", flush=False)
-    running = await pace.pace(server, count, RATE / 3, 2)
+    running = await pace.pace(server, count, RATE / 3, 1)
     return {"idle": (idle - before) / count, "running": (running["rss_bytes"] - before) / count}
 
 
@@ -177,6 +182,7 @@ def tables(result: dict[str, Any]) -> str:
             parts.append(
                 report.verdict("all sinks, p99 lateness over bare", later_ms, MAX_LATER_MS, " ms")
             )
+    parts += [f"Left out, since not all were answered here: {one}." for one in result["left_out"]]
     memory = result["memory"]
     idle_kib = memory["variants"]["all sinks"]["idle"]["over_kib"]["median"]
     parts += [

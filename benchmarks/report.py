@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 PACKAGES = (
     "streamtrace",
@@ -16,10 +17,12 @@ PACKAGES = (
     "httptools",
     "uvloop",
     "starlette",
+    "fastapi",
     "opentelemetry-sdk",
     "opentelemetry-instrumentation-asgi",
     "langfuse",
     "prometheus-client",
+    "prometheus-fastapi-instrumentator",
 )
 
 
@@ -33,6 +36,15 @@ def machine() -> dict[str, object]:
         "cores": os.cpu_count(),
         "versions": {name: version(name) for name in PACKAGES},
     }
+
+
+def described(machine: Mapping[str, Any]) -> str:
+    """A machine, as `machine` tells it, in a paragraph."""
+    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    return (
+        f"Measured {machine['at'][:10]}: {machine['cpu']}, {machine['cores']} cores,"
+        f" {machine['system']}, CPython {machine['python']}; {versions}."
+    )
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -10,12 +10,15 @@ read, and the CPU time that the server takes from there until everything is expo
     throughput   events per second, over that of bare in the same round
     CPU          µs of the server's CPU time per event, minus that of bare in the same round
 
-`load` is the share of its core that the load process needed, at most: it does not limit.
+`load` is the share of its core that the load process needed, at most: it does not limit. A single
+client asks for its next stream once it has looked and found the end of the last. So there the
+server waits now and then, and does in the meantime what was put off.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks import children, fleet, load, report, rounds, streams
@@ -23,7 +26,8 @@ from benchmarks.variants import OURS, PEERS, base_of
 
 VARIANTS = ("bare", "pass-through", *OURS, "bare FastAPI", *PEERS)
 SHORT_VARIANTS = ("bare", "pass-through", "all sinks")
-CLIENTS = (16, 1)
+KINDS = tuple((stream, clients) for stream in streams.STREAMS for clients in (16, 1))
+SHORT_KINDS = tuple((stream, 16) for stream in streams.STREAMS)
 MAX_OVER_US = 1.0
 MIN_RATIOS = {"all sinks": 0.90, "all sinks, content full": 0.85}
 
@@ -59,34 +63,39 @@ def sample(
 
 def run(short: bool) -> dict[str, Any]:
     """Everything, as it goes into the JSON file."""
-    variants = SHORT_VARIANTS if short else VARIANTS
-    count, seconds = (2, 0.2) if short else (5, 0.3)
-    kinds = [(stream, clients) for stream in streams.STREAMS for clients in CLIENTS]
-    taken: dict[Any, dict[str, rounds.Samples]] = {
-        kind: {name: defaultdict(list) for name in ("events_per_s", "cpu_us", "load_busy")}
-        for kind in kinds
-    }
+    if short:
+        return measure(SHORT_VARIANTS, SHORT_KINDS, count=2, seconds=0.2)
+    return measure(VARIANTS, KINDS, count=5, seconds=0.3)
+
+
+def measure(
+    variants: Sequence[str], kinds: Sequence[tuple[str, int]], count: int, seconds: float
+) -> dict[str, Any]:
+    """`count` rounds of each kind: a stream by name, and a number of clients."""
+    measured = []
     with fleet.serving(variants) as servers:
-        for kind in kinds:
+        for stream, clients in kinds:
+            taken: dict[str, rounds.Samples] = defaultdict(lambda: defaultdict(list))
             for number, variant in rounds.turns(variants, count):
-                found = sample(servers[variant], *kind, seconds)
+                found = sample(servers[variant], stream, clients, seconds)
                 if number:
                     for name, value in found.items():
-                        taken[kind][name][variant].append(value)
-    return {
-        "rounds": count,
-        "pinned": children.PINNED,
-        "kinds": [
-            {
-                "stream": stream,
-                "clients": clients,
-                "variants": {
-                    variant: compare(taken[stream, clients], variant) for variant in variants
-                },
-            }
-            for stream, clients in kinds
-        ],
-    }
+                        taken[name][variant].append(value)
+            compared = {variant: compare(taken, variant) for variant in variants}
+            measured.append({"stream": stream, "clients": clients, "variants": compared})
+        for variant, server in servers.items():
+            check(variant, server.ask("usage")["counts"])
+    return {"rounds": count, "pinned": children.PINNED, "kinds": measured}
+
+
+def check(variant: str, counts: dict[str, Any]) -> None:
+    """Raises LoadFailed where what was measured did not do all of its work."""
+    lost = counts.get("metrics", {})
+    dropped = {name: one["dropped"] for name, one in counts.get("sinks", {}).items()}
+    if any(lost.values()) or any(dropped.values()):
+        raise load.LoadFailed(f"{variant} lost {lost}, and dropped {dropped}")
+    if not counts.get("spans", 1):
+        raise load.LoadFailed(f"{variant} exported nothing")
 
 
 def compare(samples: dict[str, rounds.Samples], variant: str) -> dict[str, Any]:

@@ -91,7 +91,7 @@ class Server(uvicorn.Server):
 
 
 def rss_bytes() -> int:
-    """The memory of this process that is resident."""
+    """The memory of this process that is resident. As Linux tells it."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES
 
 

@@ -224,7 +224,7 @@ async def test_a_lost_chunk_is_an_error() -> None:
 @pytest.mark.usefixtures("untidy")
 def test_the_gate_measures_what_is_committed() -> None:
     with asyncio.Runner() as runner:
-        found = gate.measure_here(gate.cases(runner.get_loop()), rounds=1)
+        found = gate.measure_here(gate.cases(runner.get_loop()), rounds=2)
     committed = json.loads(gate.COMMITTED.read_text())
     assert all(ratios.keys() == found.keys() for ratios in committed.values())
     assert all(ratio > 0 for ratio in found.values())

@@ -264,8 +264,8 @@ def seconds(ns: int | None) -> float | None:
 def iso_utc(unix_ns: int) -> str:
     """A wall time as RFC 3339 in UTC with microseconds, for example 2026-11-20T09:30:00.000001Z."""
     whole_s, rest_ns = divmod(unix_ns, 1_000_000_000)
-    stamp = datetime.fromtimestamp(whole_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{stamp}.{rest_ns // 1000:06d}Z"
+    stamp = datetime.fromtimestamp(whole_s, UTC).isoformat()
+    return f"{stamp[:19]}.{rest_ns // 1000:06d}Z"
 
 
 def content_text(content: Content) -> str | None:

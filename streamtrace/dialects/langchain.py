@@ -125,6 +125,15 @@ def counts_of(usage: Any) -> dict[str, int]:
     return counts
 
 
+def interrupted_by(interrupts: Any) -> ev.RunInterrupted | None:
+    """The question of a graph, as it stands under `__interrupt__`. Of several, the first."""
+    for interrupt in as_list(interrupts)[:1]:
+        value = as_object(interrupt).get("value")
+        reason = value if value is None or isinstance(value, str) else dump_json(value)
+        return ev.RunInterrupted(reason=reason)
+    return None
+
+
 def failure_of(frame: Frame) -> ev.RunFailed:
     """An error of the server: its code or class, and a text; or a text only."""
     value = frame.json()

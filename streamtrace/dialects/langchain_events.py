@@ -5,7 +5,8 @@ Rules that hold here (langchain-core 1.7; versions v1 and v2, which differ in wh
 * Objects come as bare `data:` JSON, or under `event: data` from LangServe's `/stream_events`, which
   adds an `event: end` without data, and `event: error`.
 * The root is the first of `parent_ids`, else the first run that is seen. Its start names the agent,
-  its end is that of the stream. v1 has no parents.
+  its end is that of the stream. v1 has no parents. Where a graph asks something, the root streams
+  `__interrupt__` before it ends.
 * Text comes from models only. What chains, prompts and parsers stream is the same text once more:
   of chains the steps are told, of the others nothing.
 * A tool's run bears no id of its call until it ends. It takes the oldest call of that name which
@@ -29,6 +30,7 @@ from streamtrace.dialects.langchain import (
     Json,
     as_list,
     failure_of,
+    interrupted_by,
     message_of,
     sources_in,
 )
@@ -53,8 +55,8 @@ class LangChainEvents(Dialect):
 
     name = "langchain-events"
     says = says(
-        "run thread text reasoning tool_start arguments result step model usage finish error "
-        "terminal"
+        "run thread text reasoning tool_start arguments result step model usage finish "
+        "input_required error terminal"
     )
 
     def recognise(self, head: Head, frame: Frame) -> Fit:
@@ -218,6 +220,7 @@ class _EventsDecoder:
         self._reader = EventReader(self._messages)
         self._root: str | None = None
         self._steps: dict[str, None] = {}
+        self._interrupt: ev.RunInterrupted | None = None
         self._ended = False
 
     def decode(self, frame: Frame) -> Iterable[ev.Event]:
@@ -246,6 +249,8 @@ class _EventsDecoder:
             yield self._start(event)
         if run_id == self._root:
             yield from self._reader.read(event)
+            chunk = as_object(as_object(event.get("data")).get("chunk"))
+            self._interrupt = interrupted_by(chunk.get("__interrupt__")) or self._interrupt
             if kind.endswith("_end") and not self._ended:
                 yield from self._end()
         elif kind == "on_chain_start" and run_id is not None:
@@ -275,7 +280,7 @@ class _EventsDecoder:
     def _end(self, frame: Frame | None = None) -> Iterator[ev.Event]:
         if not self._ended:
             self._ended = True
-            yield ev.RunFinished(run_id=self._root)
+            yield self._interrupt or ev.RunFinished(run_id=self._root)
 
     def _error(self, frame: Frame) -> Iterator[ev.Event]:
         self._ended = True

@@ -27,12 +27,13 @@ import msgspec
 from streamtrace.core import events as ev
 from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
-from streamtrace.core.jsonio import as_id, as_object, as_string, dump_json
+from streamtrace.core.jsonio import as_id, as_object, as_string
 from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
 from streamtrace.dialects.langchain import (
     Json,
     as_list,
     failure_of,
+    interrupted_by,
     is_ai,
     is_tools,
     message_of,
@@ -289,10 +290,7 @@ class _LangGraphDecoder:
         return (as_string(metadata.get("langgraph_checkpoint_ns")) or "")[:MAX_PLACE_CHARS]
 
     def _read_interrupts(self, interrupts: Any) -> None:
-        for interrupt in as_list(interrupts)[:1]:
-            value = as_object(interrupt).get("value")
-            reason = value if value is None or isinstance(value, str) else dump_json(value)
-            self._interrupt = ev.RunInterrupted(reason=reason)
+        self._interrupt = interrupted_by(interrupts) or self._interrupt
 
     # Messages.
 

@@ -252,6 +252,7 @@ class Stream:
         settings, opening, exchange = self._settings, self._opening, self._exchange
         self._lag = ClientLag(self._pump.tcp_diag, exchange.client, exchange.scope.get("server"))
         route = opening.route()
+        opening.route = lambda: route  # the other one holds the scope
         self._modes = settings.fanout.modes(route)
         self._policy = settings.fanout.policy(self._modes, settings.max_content_bytes)
         self._info = StreamInfo(

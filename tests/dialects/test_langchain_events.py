@@ -53,6 +53,16 @@ def test_both_versions_tell_the_same(version):
     assert isinstance(events[-1], ev.RunFinished)
 
 
+def test_a_graph_that_asks_has_not_finished():
+    """The root tells the question, and then it ends as always."""
+    asks = {"__interrupt__": [{"value": {"question": "Send it?"}, "id": "i"}]}
+    asked = event("on_chain_stream", name="agent", data={"chunk": asks})
+    inside = event("on_chain_stream", "c", "r", data={"chunk": asks})
+    question = ev.RunInterrupted(reason='{"question":"Send it?"}')
+    assert of(ENDS, said(ROOT, asked, ROOT_ENDS)) == [question]
+    assert of(ENDS, said(ROOT, inside, ROOT_ENDS)) == [ev.RunFinished(run_id="r")]
+
+
 def test_the_root_is_the_run():
     child = event("on_chain_start", "c", "r", name="step")
     events = said(ROOT, child, event("on_chain_end", "c", "r", name="step"), ROOT_ENDS)

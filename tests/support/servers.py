@@ -45,12 +45,27 @@ _COMMANDS: dict[str, Callable[[str, int, int], list[str]]] = {
         ["granian", app, "--interface=asgi", f"--port={port}", "--http=1", "--no-ws"]
     ),
 }
-_INHERITS_SOCKET = {name: not name.startswith("granian") for name in _COMMANDS}
-
 SERVERS = tuple(_COMMANDS)
-"""The names that `serving` knows."""
-TAKE_SOCKETS = tuple(name for name, inherits in _INHERITS_SOCKET.items() if inherits)
-"""Those that are given a socket that listens."""
+"""The servers that tests of all servers use."""
+
+# Servers that set no limit of their own to open streams, or one that is long.
+_PATIENT: dict[str, Callable[[str, int, int], list[str]]] = {
+    "uvicorn-patient": lambda app, _, fd: ["uvicorn", "--no-access-log", app, f"--fd={fd}"],
+    "gunicorn-patient": lambda app, _, fd: (
+        ["gunicorn", app, "--worker-class=uvicorn_worker.UvicornWorker", f"--bind=fd://{fd}"]
+    ),
+    "hypercorn-patient": lambda app, _, fd: (
+        ["hypercorn", app, f"--bind=fd://{fd}", "--workers=0", "--graceful-timeout=15"]
+    ),
+    "granian-patient": _COMMANDS["granian"],
+}
+_COMMANDS |= _PATIENT
+PATIENT_SERVERS = tuple(_PATIENT)
+"""Servers that wait for open streams when they are told to stop."""
+
+_INHERITS_SOCKET = {name: not name.startswith("granian") for name in _COMMANDS}
+TAKE_SOCKETS = tuple(name for name in SERVERS if _INHERITS_SOCKET[name])
+"""Those of them that are given a socket that listens."""
 
 
 class ServerFailed(AssertionError):
