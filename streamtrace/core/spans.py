@@ -152,6 +152,8 @@ def _run(summary: RunSummary) -> SpanRecord:
             names.LONGEST_GAP: seconds(summary.longest_gap_ns),
             names.SEND_STALL: seconds(summary.send_stall_ns),
             names.LONGEST_SEND_STALL: seconds(summary.longest_send_stall_ns),
+            names.CLIENT_LAG: seconds(summary.client_lag_ns),
+            names.CLIENT_LAG_BYTES: summary.client_lag_bytes,
             names.FRAMES: summary.frames,
             names.EVENTS: summary.events,
             names.BYTES: summary.body_bytes,
