@@ -185,7 +185,9 @@ async def secrets() -> Any:
         "kept": {"list": [AuthCredential(auth_type="apiKey", api_key=SECRET)]},
     }
     call = types.FunctionCall(
-        name="adk_request_credential", id="call-1", args=to_jsonable_python(credentials)
+        name="adk_request_credential",
+        id="call-1",
+        args=to_jsonable_python(credentials, exclude_none=True),
     )
     event = Event(
         invocation_id="i",
