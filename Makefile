@@ -4,7 +4,8 @@
 #   make lint                      style, types and import floors
 #   make fuzz                      a minute of fuzzing the decoders; ARGS="--seconds 600": more
 #   make dashboards-preview        the dashboards with live data, as pictures
-#   make bench                     what the middleware costs, on this machine
+#   make bench                     what it costs, on this machine; ARGS="micro growth --short"
+#   make bench-gate                whether anything got slower than what is committed
 #   make test PY=python3.13 VENV=.venv-3.13
 
 PY ?=
@@ -13,7 +14,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 INPUTS := pyproject.toml constraints.txt .ci/setup
 
-.PHONY: demo test lint fuzz dashboards-preview bench pin clean
+.PHONY: demo test lint fuzz dashboards-preview bench bench-gate pin clean
 
 demo: $(VENV)/ready-demo
 	$(BIN)/streamtrace demo $(ARGS)
@@ -34,8 +35,10 @@ dashboards-preview: $(VENV)/ready-dev
 	$(BIN)/python -m dashboards.preview $(ARGS)
 
 bench: $(VENV)/ready-dev
-	$(BIN)/python benchmarks/path.py $(ARGS)
-	$(BIN)/python benchmarks/decode.py $(ARGS)
+	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-gate: $(VENV)/ready-dev
+	$(BIN)/python -m benchmarks.gate $(ARGS)
 
 # The newest versions of everything, written to constraints.txt.
 pin:

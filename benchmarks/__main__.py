@@ -1,7 +1,8 @@
 """`python -m benchmarks`: everything, as tables; `python -m benchmarks micro growth`: some of it.
 
-`--json FILE` writes the numbers too, `--short` takes few rounds of what is quick, and
-`--show FILE` prints the tables of an earlier run.
+`--json FILE` writes the numbers too, beside those of suites that are in it already and are not run
+now; `--short` takes few rounds of what is quick. `--docs` runs nothing: it puts the tables of
+`benchmarks/results.json` into `docs/performance.md`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from typing import Any
 
 from benchmarks import report
 
-SUITES = ("micro", "growth", "saturation", "paced", "faults")
+SUITES = ("micro", "growth", "saturation", "paced", "faults", "kernel_buffers")
 """Modules here, each with `run(short) -> result` and `tables(result) -> str`."""
+RESULTS = Path(__file__).parent / "results.json"
+PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 
 
 def main() -> None:
@@ -24,29 +27,38 @@ def main() -> None:
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"of {', '.join(SUITES)}")
     parser.add_argument("--short", action="store_true", help="few rounds: to see that it works")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
-    parser.add_argument("--show", type=Path, metavar="FILE", help="print what was written there")
+    parser.add_argument("--docs", action="store_true", help="put the committed numbers into docs")
     arguments = parser.parse_args()
     unknown = set(arguments.suites) - set(SUITES)
     if unknown:
         parser.error(f"no suite {', '.join(sorted(unknown))}; there are {', '.join(SUITES)}")
-    if arguments.show:
-        print(tables(json.loads(arguments.show.read_text())))
+    if arguments.docs:
+        PAGE.write_text(with_tables(PAGE.read_text(), json.loads(RESULTS.read_text())))
         return
     result: dict[str, Any] = {"machine": report.machine(), "suites": {}}
+    if arguments.json and arguments.json.exists():
+        result["suites"] = json.loads(arguments.json.read_text())["suites"]
     for name in arguments.suites or SUITES:
-        suite = importlib.import_module(f"benchmarks.{name}")
-        found = result["suites"][name] = suite.run(arguments.short)
-        print(f"\n## {name}\n\n{suite.tables(found)}", flush=True)
+        found = result["suites"][name] = _suite(name).run(arguments.short)
+        print(f"\n## {name}\n\n{_suite(name).tables(found)}", flush=True)
         if arguments.json:
             arguments.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def tables(result: dict[str, Any]) -> str:
-    """All tables of a run."""
-    return "\n\n".join(
-        f"## {name}\n\n{importlib.import_module(f'benchmarks.{name}').tables(found)}"
-        for name, found in result["suites"].items()
-    )
+def with_tables(page: str, result: dict[str, Any]) -> str:
+    """The page, with the tables of a run in the places that are marked for them."""
+    filled = {name: _suite(name).tables(found) for name, found in result["suites"].items()}
+    filled["machine"] = report.described(result["machine"])
+    for name, text in filled.items():
+        begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+        before, found, rest = page.partition(begin)
+        if found:
+            page = f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}"
+    return page
+
+
+def _suite(name: str) -> Any:
+    return importlib.import_module(f"benchmarks.{name}")
 
 
 if __name__ == "__main__":

@@ -8,10 +8,8 @@ rounds, and of the single frame the best, since what disturbs a loop so short on
 
 from __future__ import annotations
 
-import argparse
 import gc
 import json
-import platform
 import statistics
 import time
 from collections import defaultdict
@@ -19,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks import report
 from streamtrace.core.events import TextDelta, Usage
 from streamtrace.core.frames import Frame, FrameParser, LineParser
 from streamtrace.core.jsonio import clean_text
@@ -137,7 +136,7 @@ def deltas(dialect: Dialect, body: Body) -> list[Delta]:
         if is_delta(events) and is_delta(before) and events[0].message_id == before[0].message_id:
             found.append(Delta(body, frames[:at], frame))
         before = events
-    return [one for one in found if tells_text_only(dialect, one)]
+    return found
 
 
 def is_delta(events: list[Any]) -> bool:
@@ -214,7 +213,38 @@ def delta_cost(dialect: Dialect, delta: Delta, rounds: int) -> dict[str, Any]:
     }
 
 
-def measure_deltas(rounds: int) -> list[dict[str, Any]]:
+def measure(count: int) -> dict[str, Any]:
+    """`count` rounds of the recordings, and of the text frames."""
+    return {
+        "recordings": {
+            name: stages(name, streams, count) for name, streams in recordings().items()
+        },
+        "text_frames": text_frames(count),
+    }
+
+
+def stages(name: str, streams: list[Body], count: int) -> dict[str, float]:
+    """The three stages, over all of one dialect's recordings."""
+    known = {dialect.name: dialect for dialect in BUILT_IN}
+    dialect = known.get(name, UNKNOWN)
+    framed = [parse(body) for body in streams]
+    frames = sum(map(len, framed))
+    events = sum(decode(dialect, one) for one in framed)
+    parse_ns = median_ns(lambda: [parse(one) for one in streams], count)
+    decode_ns = median_ns(lambda: [decode(dialect, one) for one in framed], count)
+    all_ns = median_ns(lambda: [fold(one) for one in streams], count)
+    return {
+        "streams": len(streams),
+        "frames": frames,
+        "events": events,
+        "bytes": sum(len(piece) for body in streams for piece in body.pieces),
+        "frames_per_s": frames / parse_ns * 1e9,
+        "events_per_s": events / decode_ns * 1e9,
+        "all_us_per_frame": all_ns / frames / 1e3,
+    }
+
+
+def text_frames(count: int) -> list[dict[str, Any]]:
     """Of each dialect the typical frame with text, out of recordings, else of samples."""
     costs = []
     recorded = recordings()
@@ -222,67 +252,46 @@ def measure_deltas(rounds: int) -> list[dict[str, Any]]:
         found: list[Delta] = []
         for bodies in (recorded[dialect.name], samples(dialect.name)):
             found = found or [one for body in bodies for one in deltas(dialect, body)]
-        delta = typical(found)
+        while (delta := typical(found)) and not tells_text_only(dialect, delta):
+            found.remove(delta)
         if delta is not None:
-            costs.append(delta_cost(dialect, delta, rounds))
+            costs.append(delta_cost(dialect, delta, count))
     return costs
-
-
-def measure(rounds: int) -> dict[str, Any]:
-    """Everything, as it goes into the JSON file."""
-    result: dict[str, Any] = {"python": platform.python_version(), "rounds": rounds}
-    known = {dialect.name: dialect for dialect in BUILT_IN}
-    for name, streams in recordings().items():
-        dialect = known.get(name, UNKNOWN)
-        framed = [parse(body) for body in streams]
-        frames = sum(map(len, framed))
-        events = sum(decode(dialect, one) for one in framed)
-        parse_ns = median_ns(lambda: [parse(one) for one in streams], rounds)  # noqa: B023
-        decode_ns = median_ns(lambda: [decode(dialect, one) for one in framed], rounds)  # noqa: B023
-        all_ns = median_ns(lambda: [fold(one) for one in streams], rounds)  # noqa: B023
-        result[name] = {
-            "streams": len(streams),
-            "frames": frames,
-            "events": events,
-            "bytes": sum(len(piece) for body in streams for piece in body.pieces),
-            "frames_per_s": frames / parse_ns * 1e9,
-            "events_per_s": events / decode_ns * 1e9,
-            "all_us_per_frame": all_ns / frames / 1e3,
-        }
-    result["text_deltas"] = measure_deltas(rounds)
-    return result
 
 
 def table(result: dict[str, Any]) -> str:
     """The result as people read it."""
-    head = f"{'dialect':18}{'streams':>8}{'frames':>8}{'kB':>8}"
-    head += f"{'frames/s':>12}{'events/s':>12}{'all, µs/frame':>15}"
-    lines = [f"Python {result['python']}, {result['rounds']} rounds, CPU time", "", head]
-    for name, one in result.items():
-        if isinstance(one, dict):
-            lines.append(
-                f"{name:18}{one['streams']:8}{one['frames']:8}{one['bytes'] // 1000:8}"
-                f"{one['frames_per_s']:12,.0f}{one['events_per_s']:12,.0f}"
-                f"{one['all_us_per_frame']:15.2f}"
-            )
-    lines += ["", f"{'text delta frame':26}{'bytes':>6}{'framing, µs':>13}{'all, µs':>10}"]
-    for one in result["text_deltas"]:
-        lines.append(
-            f"{one['dialect']:26}{one['bytes']:6}{one['framing_us']:13.2f}{one['us']:10.2f}"
-        )
-    return "\n".join(lines)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
-    arguments = parser.parse_args()
-    result = measure(arguments.rounds)
-    print(table(result))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+    return "\n\n".join(
+        [
+            report.table(
+                [
+                    "recordings of",
+                    "streams",
+                    "frames",
+                    "kB",
+                    "frames/s",
+                    "events/s",
+                    "all, µs/frame",
+                ],
+                [
+                    [
+                        name,
+                        one["streams"],
+                        one["frames"],
+                        one["bytes"] // 1000,
+                        f"{one['frames_per_s']:,.0f}",
+                        f"{one['events_per_s']:,.0f}",
+                        f"{one['all_us_per_frame']:.2f}",
+                    ]
+                    for name, one in result["recordings"].items()
+                ],
+            ),
+            report.table(
+                ["a frame of text of", "bytes", "framing, µs", "framing and decoding, µs"],
+                [
+                    [one["dialect"], one["bytes"], f"{one['framing_us']:.2f}", f"{one['us']:.2f}"]
+                    for one in result["text_frames"]
+                ],
+            ),
+        ]
+    )

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 PACKAGES = (
     "streamtrace",
@@ -16,10 +17,12 @@ PACKAGES = (
     "httptools",
     "uvloop",
     "starlette",
+    "fastapi",
     "opentelemetry-sdk",
     "opentelemetry-instrumentation-asgi",
     "langfuse",
     "prometheus-client",
+    "prometheus-fastapi-instrumentator",
 )
 
 
@@ -33,6 +36,15 @@ def machine() -> dict[str, object]:
         "cores": os.cpu_count(),
         "versions": {name: version(name) for name in PACKAGES},
     }
+
+
+def described(machine: Mapping[str, Any]) -> str:
+    """A machine, as `machine` tells it, in a paragraph."""
+    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    return (
+        f"Measured {machine['at'][:10]}: {machine['cpu']}, {machine['cores']} cores,"
+        f" {machine['system']}, CPython {machine['python']}; {versions}."
+    )
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -57,6 +69,16 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def spread(one: Mapping[str, float], digits: int = 2) -> str:
     """A median with its quartiles, as in `0.93 [0.91 .. 0.95]`."""
     return f"{one['median']:.{digits}f} [{one['low']:.{digits}f} .. {one['high']:.{digits}f}]"
+
+
+def verdict(what: str, value: float, limit: float, unit: str, *, at_least: bool = False) -> str:
+    """A line that says whether a target is kept."""
+    kept = value >= limit if at_least else value <= limit
+    bound = "at least" if at_least else "at most"
+    return (
+        f"* {what}: {value:.2f}{unit}, "
+        f"{'within' if kept else '**outside of**'} the target of {bound} {limit:g}{unit}"
+    )
 
 
 def _cpu() -> str:

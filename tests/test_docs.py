@@ -23,7 +23,7 @@ from streamtrace.dialects.detect import BUILT_IN, UNKNOWN
 from streamtrace.sinks.langfuse.observations import LEVEL, observations
 from streamtrace.testing import RecordingSink
 
-PAGES = ("architecture", "dialects", "guarantees", "outcomes")
+PAGES = ("architecture", "backpressure", "dialects", "guarantees", "outcomes")
 TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 PROMISE = re.compile(r"^\*\*([A-Z]\d+b?)\.\*\* ", re.MULTILINE)
 

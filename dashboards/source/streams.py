@@ -254,6 +254,15 @@ BACKPRESSURE = [
         limits={1: ORANGE},
     ),
     lines(
+        "How long clients are behind, per stream",
+        "s",
+        "How long data waited in the kernel for a client that took no more, asked of the kernel on"
+        " Linux. It shows before `send` waits. Where it grows and the waits above do not, the agent"
+        " runs on for nobody: bound what the kernel takes, see docs/backpressure.md.",
+        _quantiles(m.CLIENT_LAG),
+        limits={5: ORANGE},
+    ),
+    lines(
         "Share of streaming time that is waiting for clients",
         "percentunit",
         "Near zero where clients keep up. A rise on all routes is the network or a proxy; on one"

@@ -1,7 +1,8 @@
 """uvicorn, started the same way by `demo` and `run`.
 
 The port is taken before anything else happens, so that a busy one is a plain message and the
-address that is printed is the true one, with `--port 0` as well.
+address that is printed is the true one, with `--port 0` as well. Its connections hold little that
+the client has not read, so that an app is held up by a client that does not read.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 import uvicorn
 
 from streamtrace.cli.errors import UsageError
+from streamtrace.serve.sockets import listening_socket
 
 DRAIN_S = 2
 """How long open streams may go on after the server was told to stop."""
@@ -23,12 +25,11 @@ DRAIN_S = 2
 
 def listen(host: str, port: int) -> tuple[socket.socket, str]:
     """A listening socket, and the URL under which it is reached. Raises UsageError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        taken = socket.create_server((host, port), family=family)
+        taken = listening_socket(host, port)
     except (OSError, OverflowError) as error:
         raise UsageError(f"cannot listen on {host} port {port}: {error}") from error
-    name = f"[{host}]" if family == socket.AF_INET6 else host
+    name = f"[{host}]" if taken.family == socket.AF_INET6 else host
     return taken, f"http://{name}:{taken.getsockname()[1]}"
 
 

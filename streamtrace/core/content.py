@@ -35,7 +35,7 @@ class Capture:
         self.chars = 0
         self._half = ""
         self._policy = policy
-        self._kept: list[str] = []
+        self._kept: list[str] | None = None
         self._digest = hashlib.sha256() if policy.hash else None
         self._truncated = False
 
@@ -58,10 +58,13 @@ class Capture:
             self._truncated = True
         else:
             policy.room_bytes -= len(encoded)
-        if text:
-            self._kept.append(text)
-            if len(self._kept) > _JOIN_AT:  # many tiny strings weigh more than their text
-                self._kept = ["".join(self._kept)]
+        if not text:
+            return
+        if self._kept is None:
+            self._kept = []
+        self._kept.append(text)
+        if len(self._kept) > _JOIN_AT:  # many tiny strings weigh more than their text
+            self._kept = ["".join(self._kept)]
 
     def _whole(self, text: str) -> str:
         text, self._half = self._half + text, ""
@@ -71,9 +74,10 @@ class Capture:
 
     def content(self) -> Content:
         """What is known of the text now."""
+        kept = self._kept or ()
         return Content(
             chars=self.chars,
-            text=clean_text("".join(self._kept)) if self._policy.keep and self.chars else None,
+            text=clean_text("".join(kept)) if self._policy.keep and self.chars else None,
             sha256=self._digest.hexdigest() if self._digest is not None and self.chars else None,
             truncated=self._truncated,
         )

@@ -4,13 +4,18 @@
     ├── ConfigError(ValueError)     a wrong argument or variable; raised at construction only
     │   └── MissingExtra            an optional package is not installed; names the extra
     ├── EncodeError(ValueError)     a frame or event that cannot be written to the wire
-    └── EventOrderError             an event out of order, in a strict RunMachine only
+    ├── EventOrderError             an event out of order, in a strict RunMachine only
+    ├── ClientGone                  served events have no reader any more; says why
+    ├── Refusal                     a request that is not served; says what its client is told
+    └── Disconnected                the client left before its request was read
 
 Observation raises none of them at run time: what goes wrong inside a stream is recorded as an
-`Issue` of its run.
+`Issue` of its run. The last three are raised where agents are served.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 class StreamTraceError(Exception):
@@ -36,3 +41,34 @@ class EncodeError(StreamTraceError, ValueError):
 
 class EventOrderError(StreamTraceError):
     """A strict `RunMachine` was fed an event that may not come now."""
+
+
+class ClientGone(StreamTraceError):
+    """Nobody reads what is served here any more. `reason`: "client_gone" or "slow_client"."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the reader takes no more events: {reason}")
+        self.reason = reason
+
+
+class Refusal(StreamTraceError):
+    """A request is not served. All that it holds is for the client's eyes.
+
+    status   of the HTTP answer, 4xx or 5xx
+    code     a short word for programs, such as `rate_limited`
+    message  a fixed sentence for people: nothing of the server's inside, nothing of the request
+    headers  that the answer needs besides, such as `Retry-After`
+    """
+
+    def __init__(
+        self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.headers = dict(headers or {})
+
+
+class Disconnected(StreamTraceError):
+    """The client left before its request was read: there is nobody to answer."""

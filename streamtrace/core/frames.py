@@ -112,6 +112,18 @@ def _read_opening(data: bytes, start: int) -> _Opening | None:
 class FrameParser:
     """Bytes in, frames out. Feed it whole bodies, single bytes or anything between."""
 
+    __slots__ = (
+        "_after_cr",
+        "_behind_id",
+        "_cut",
+        "_has_id",
+        "_head",
+        "_max_frame_bytes",
+        "_opening",
+        "_pending",
+        "_skipping",
+    )
+
     def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
         self._max_frame_bytes = max_frame_bytes
         self._pending = bytearray()  # of the frame under way; always without a blank line
@@ -314,6 +326,14 @@ class FrameParser:
 
 class LineParser:
     """JSON lines (application/x-ndjson): each line that is not blank is the data of a frame."""
+
+    __slots__ = (
+        "_at_start",
+        "_cut",
+        "_max_frame_bytes",
+        "_pending",
+        "_skipping",
+    )
 
     def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
         self._max_frame_bytes = max_frame_bytes

@@ -95,6 +95,8 @@ def as_id(value: Any) -> str | None:
 
 def clean_text(text: str) -> str:
     """Join surrogate pairs that came in two deltas; a half that stayed alone becomes U+FFFD."""
+    if text.isascii():  # known of every string, without a look at its characters
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:

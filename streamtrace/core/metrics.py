@@ -220,6 +220,17 @@ LONGEST_SEND_STALL = Metric(
     buckets=_STALL_BUCKETS_S,
     field="longest_send_stall_ns",
 )
+CLIENT_LAG = Metric(
+    name="streamtrace_client_lag_seconds",
+    labels=_STREAM,
+    help="How long a stream waited in the kernel altogether for a client that took no more, or did"
+    " not keep up. A proxy in between is that client.",
+    clock=("data that cannot be sent", "the client takes it"),
+    absent="the kernel cannot be asked (no Linux, Unix sockets, addresses rewritten by proxy"
+    " headers), or the stream was over within 0.1 s",
+    buckets=_STALL_BUCKETS_S,
+    field="client_lag_ns",
+)
 
 # --- sizes ---------------------------------------------------------------------------------------
 EVENTS = Metric(
@@ -378,6 +389,7 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
         STREAM_DURATION,
         SEND_STALL,
         LONGEST_SEND_STALL,
+        CLIENT_LAG,
     ),
     "Sizes": (EVENTS, FRAMES, BYTES, LOST_CHUNKS, LOST_BYTES, ISSUES, DECODE_SECONDS),
     "Tools, tokens and cost": (TOOL_CALLS, TOOL_DURATION, TOKENS, COST),

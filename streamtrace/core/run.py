@@ -50,6 +50,41 @@ class RunMachine:
     gaps. `turns`: output after the end begins the next turn, as on a WebSocket; else an issue.
     """
 
+    __slots__ = (
+        "_by_key",
+        "_error",
+        "_finished_messages",
+        "_first_event_ns",
+        "_first_token_ns",
+        "_first_visible_ns",
+        "_gap_counts",
+        "_gap_sum_ns",
+        "_generations",
+        "_idle_since_ns",
+        "_last_output_ns",
+        "_longest_gap_at_ns",
+        "_longest_gap_ns",
+        "_messages",
+        "_open",
+        "_open_steps",
+        "_policy",
+        "_run_usage",
+        "_steps",
+        "_terminal_ns",
+        "_tool_calls",
+        "_turns",
+        "_usage_of_runs_before",
+        "agent",
+        "events",
+        "issues",
+        "last_event_ns",
+        "opaque",
+        "run_id",
+        "strict",
+        "terminal",
+        "thread_id",
+    )
+
     def __init__(
         self, *, strict: bool = False, turns: bool = False, policy: ContentPolicy | None = None
     ) -> None:
@@ -80,7 +115,7 @@ class RunMachine:
         self._tool_calls: dict[str, OpenToolCall] = {}
         self._steps: list[Step] = []
         self._open_steps: dict[str, Step] = {}
-        self._finished_messages: set[str] = set()
+        self._finished_messages: dict[str, None] = {}  # an empty set weighs three times as much
         self._messages = 0
         self._run_usage: dict[tuple[str | None, str | None], TokenCounts] = {}
         self._usage_of_runs_before: list[ModelUsage] = []
@@ -293,7 +328,7 @@ class RunMachine:
     def _message_finished(self, event: ev.MessageFinished, at_ns: int) -> None:
         message_id = _name(event.message_id)
         if message_id is not None and len(self._finished_messages) < MAX_PARTS:
-            self._finished_messages.add(message_id)
+            self._finished_messages[message_id] = None
 
     def _reasoning(self, event: ev.ReasoningDelta, at_ns: int) -> None:
         if event.text:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any, Literal
 
 import msgspec
@@ -44,6 +45,9 @@ MAX_WORD_CHARS = 1024
 MAX_METADATA = 32
 """Entries of `Labels.metadata` that become attributes: SDKs evict the oldest of 128 attributes."""
 
+MAX_ATTRIBUTES = 128
+"""No record has more, nor more events; SDKs keep as many."""
+
 _CONTENT = frozenset(
     {
         names.INPUT_MESSAGES,
@@ -54,7 +58,7 @@ _CONTENT = frozenset(
     }
 )
 _FAILED = frozenset({Status.ERROR, Status.TRUNCATED, Status.TIMEOUT})
-_INT64 = range(-(2**63), 2**63)
+_INT64_END = 2**63
 
 
 class SpanEvent(msgspec.Struct, kw_only=True):
@@ -107,8 +111,8 @@ def _asked_for(summary: RunSummary) -> list[list[ToolCall]]:
 
     One stamp may hold a call, its result, and the next generation, which then did not ask for it.
     """
+    asked: list[list[ToolCall]] = [[] for _ in summary.generations]
     starts = [one.started_ns for one in summary.generations]
-    asked: list[list[ToolCall]] = [[] for _ in starts]
     for call in summary.tool_calls:
         at_ns = call.started_ns
         if call.finished_ns is not None:
@@ -121,9 +125,10 @@ def _asked_for(summary: RunSummary) -> list[list[ToolCall]]:
 def _run(summary: RunSummary) -> SpanRecord:
     start_ns = summary.started_at_ns
     end_ns = start_ns + summary.duration_ns
-    labels, request = summary.labels, summary.request
+    labels, request, output = summary.labels, summary.request, summary.output
     unanswered = [call for call in summary.tool_calls if call.finished_ns is None][:MAX_CHILD_SPANS]
-    error = Content() if summary.error is None else summary.error.message
+    message = None if summary.error is None else summary.error.message
+    error = _run_error(summary)
     attributes = _present(
         {
             names.OPERATION_NAME: "invoke_agent",
@@ -147,6 +152,8 @@ def _run(summary: RunSummary) -> SpanRecord:
             names.LONGEST_GAP: seconds(summary.longest_gap_ns),
             names.SEND_STALL: seconds(summary.send_stall_ns),
             names.LONGEST_SEND_STALL: seconds(summary.longest_send_stall_ns),
+            names.CLIENT_LAG: seconds(summary.client_lag_ns),
+            names.CLIENT_LAG_BYTES: summary.client_lag_bytes,
             names.FRAMES: summary.frames,
             names.EVENTS: summary.events,
             names.BYTES: summary.body_bytes,
@@ -159,19 +166,17 @@ def _run(summary: RunSummary) -> SpanRecord:
             names.STEPS: [step.name for step in summary.steps[:MAX_CHILD_SPANS]] or None,
             names.ISSUES: [f"{kind}:{n}" for kind, n in sorted(summary.issues.items())] or None,
             names.INPUT_MESSAGES: input_messages(request.input),
-            names.OUTPUT_MESSAGES: output_messages(summary.output, calls=unanswered),
-            names.ERROR_TYPE: _run_error(summary),
+            names.OUTPUT_MESSAGES: output_messages(output, calls=unanswered),
+            names.ERROR_TYPE: error,
             **_usage(summary.usage),
             **_tools(summary.tool_calls),
-            **_cut(input=request.input, text=summary.output, error=error),
-            **{
-                names.METADATA + key: value
-                if value is None or isinstance(value, str | bool | int | float)
-                else dump_json(value)
-                for key, value in list(labels.metadata.items())[:MAX_METADATA]
-            },
+            **_cut(("input", request.input), ("text", output), ("error", message)),
         }
     )
+    for key, value in islice(labels.metadata.items(), MAX_METADATA):
+        is_plain = value is None or isinstance(value, str | bool | int | float)
+        for told in _present({key: value if is_plain else dump_json(value)}).values():
+            attributes[_word(names.METADATA + key)] = told
     return SpanRecord(
         kind="run",
         name=_name("invoke_agent", labels.agent),
@@ -179,7 +184,7 @@ def _run(summary: RunSummary) -> SpanRecord:
         end_ns=end_ns,
         attributes=attributes,
         events=_moments(summary),
-        error=_run_error(summary),
+        error=error,
         source=summary,
         tool_calls=unanswered,
     )
@@ -207,7 +212,7 @@ def _generation(summary: RunSummary, one: Generation, calls: list[ToolCall]) -> 
             names.OUTPUT_MESSAGES: output_messages(one.text, one.reasoning, calls),
             names.ERROR_TYPE: error,
             **_tools(calls),
-            **_cut(text=one.text, reasoning=one.reasoning),
+            **_cut(("text", one.text), ("reasoning", one.reasoning)),
             **_usage(one.usage),
             **{
                 names.REQUEST_PARAMETERS[name]: value
@@ -245,7 +250,7 @@ def _tool_call(summary: RunSummary, one: ToolCall) -> SpanRecord:
                 names.TOOL_CALL_ARGUMENTS: content_text(one.arguments),
                 names.TOOL_CALL_RESULT: content_text(one.result),
                 names.ERROR_TYPE: error,
-                **_cut(arguments=one.arguments, result=one.result),
+                **_cut(("arguments", one.arguments), ("result", one.result)),
             }
         ),
         error=error,
@@ -254,9 +259,8 @@ def _tool_call(summary: RunSummary, one: ToolCall) -> SpanRecord:
 
 
 def _moments(summary: RunSummary) -> list[SpanEvent]:
-    end_ns = summary.duration_ns
-    asked = summary.status is Status.INPUT_REQUIRED
-    moments: tuple[tuple[str, int | None, Mapping[str, AttributeValue | None]], ...] = (
+    end_ns, error = summary.duration_ns, summary.error
+    moments: list[tuple[str, int | None, Mapping[str, Any]]] = [
         (names.EVENT_FIRST_TOKEN, summary.time_to_first_token_ns, {}),
         (names.EVENT_FIRST_VISIBLE_TOKEN, summary.time_to_first_visible_token_ns, {}),
         (
@@ -264,23 +268,15 @@ def _moments(summary: RunSummary) -> list[SpanEvent]:
             summary.longest_gap_at_ns,
             {names.LONGEST_GAP: seconds(summary.longest_gap_ns)},
         ),
-        (
-            names.EVENT_LOST,
-            end_ns if summary.lost_chunks else None,
-            {names.LOST_CHUNKS: summary.lost_chunks, names.LOST_BYTES: summary.lost_bytes},
-        ),
-        (names.EVENT_INPUT_REQUIRED, end_ns if asked else None, {}),
-        (
-            names.EVENT_ERROR,
-            None if summary.error is None else end_ns,
-            {
-                names.ERROR_TYPE: None if summary.error is None else summary.error.type,
-                names.ERROR_MESSAGE: None
-                if summary.error is None
-                else content_text(summary.error.message),
-            },
-        ),
-    )
+    ]
+    if summary.lost_chunks:
+        lost = {names.LOST_CHUNKS: summary.lost_chunks, names.LOST_BYTES: summary.lost_bytes}
+        moments.append((names.EVENT_LOST, end_ns, lost))
+    if summary.status is Status.INPUT_REQUIRED:
+        moments.append((names.EVENT_INPUT_REQUIRED, end_ns, {}))
+    if error is not None:
+        told = {names.ERROR_TYPE: error.type, names.ERROR_MESSAGE: content_text(error.message)}
+        moments.append((names.EVENT_ERROR, end_ns, told))
     return [
         SpanEvent(
             name=name,
@@ -325,10 +321,12 @@ def _tools(calls: Sequence[ToolCall]) -> dict[str, Any]:
     return told
 
 
-def _cut(**texts: Content) -> dict[str, Any]:
+def _cut(*texts: tuple[str, Content | None]) -> dict[str, Any]:
     """How long each text was that was cut."""
     chars = {
-        names.CONTENT_CHARS[what]: text.chars for what, text in texts.items() if text.truncated
+        names.CONTENT_CHARS[what]: text.chars
+        for what, text in texts
+        if text is not None and text.truncated
     }
     return {names.CONTENT_TRUNCATED: True, **chars} if chars else {}
 
@@ -355,11 +353,16 @@ def _present(attributes: Mapping[str, Any]) -> dict[str, AttributeValue]:
     """What is known, made fit to be encoded: see the rules above."""
     present: dict[str, AttributeValue] = {}
     for name, value in attributes.items():
+        if value is None:
+            continue
         if isinstance(value, str):
-            present[_word(name)] = clean_text(value) if name in _CONTENT else _word(value)
+            if len(value) <= MAX_WORD_CHARS and value.isascii():
+                present[name] = value
+            else:
+                present[name] = clean_text(value) if name in _CONTENT else _word(value)
         elif isinstance(value, list):
             first = value[:MAX_CHILD_SPANS]
-            present[_word(name)] = [_word(one) if isinstance(one, str) else one for one in first]
-        elif isinstance(value, float) or (value is not None and value in _INT64):
-            present[_word(name)] = value
+            present[name] = [_word(one) if isinstance(one, str) else one for one in first]
+        elif isinstance(value, float) or -_INT64_END <= value < _INT64_END:
+            present[name] = value
     return present

@@ -167,12 +167,14 @@ class RunSummary(msgspec.Struct, kw_only=True):
     longest_gap_at_ns: int | None = None
     send_stall_ns: int = 0
     longest_send_stall_ns: int = 0
+    client_lag_ns: int | None = None
     decode_ns: int = 0
 
     # sizes
     frames: int = 0
     events: int = 0
     body_bytes: int = 0
+    client_lag_bytes: int | None = None
     lost_chunks: int = 0
     lost_bytes: int = 0
     gap_counts: list[int] = []
@@ -226,9 +228,11 @@ class RunSummary(msgspec.Struct, kw_only=True):
             "longest_gap_s": seconds(self.longest_gap_ns),
             "send_stall_s": seconds(self.send_stall_ns),
             "longest_send_stall_s": seconds(self.longest_send_stall_ns),
+            "client_lag_s": seconds(self.client_lag_ns),
             "frames": self.frames,
             "events": self.events,
             "bytes": self.body_bytes,
+            "client_lag_bytes": self.client_lag_bytes,
             "lost": {"chunks": self.lost_chunks, "bytes": self.lost_bytes},
             "generations": [_generation(one) for one in self.generations],
             "tool_calls": [_tool_call(one) for one in self.tool_calls],
@@ -260,8 +264,8 @@ def seconds(ns: int | None) -> float | None:
 def iso_utc(unix_ns: int) -> str:
     """A wall time as RFC 3339 in UTC with microseconds, for example 2026-11-20T09:30:00.000001Z."""
     whole_s, rest_ns = divmod(unix_ns, 1_000_000_000)
-    stamp = datetime.fromtimestamp(whole_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{stamp}.{rest_ns // 1000:06d}Z"
+    stamp = datetime.fromtimestamp(whole_s, UTC).isoformat()
+    return f"{stamp[:19]}.{rest_ns // 1000:06d}Z"
 
 
 def content_text(content: Content) -> str | None:

@@ -95,10 +95,13 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
-    """What a wire wants written and no event tells. `request_id` is that of a JSON-RPC call."""
+    """What a wire wants written and no event tells. `request_id` is that of a JSON-RPC call,
+    `message_id` is for the first message that has no id of its own, where the wire wants one.
+    """
 
     run_id: str = "run"
     thread_id: str = "thread"
+    message_id: str | None = None
     model: str = "unknown"
     created_s: int = 0
     request_id: int | str | None = None

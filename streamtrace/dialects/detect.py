@@ -120,6 +120,16 @@ class Detector:
     the decoder of the dialect that was found.
     """
 
+    __slots__ = (
+        "_asked",
+        "_candidates",
+        "_found",
+        "_head",
+        "_held_bytes",
+        "_possible",
+        "held",
+    )
+
     def __init__(
         self, head: Head, candidates: Sequence[Dialect] = BUILT_IN, hint: Dialect | None = None
     ) -> None:
@@ -152,11 +162,6 @@ class Detector:
         if self._found is None:
             self._found = self._possible[0] if self._asked and self._possible else UNKNOWN
         return self._found
-
-    def release(self) -> None:
-        """Let go of the frames and the head: the decoder has them now."""
-        self.held = []
-        self._head = Head()
 
     def _ask(self, frame: Frame) -> None:
         perhaps = set()

@@ -18,6 +18,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import Token
 from typing import Any
 
 from streamtrace.core.content import MAX_CONTENT_BYTES
@@ -221,13 +222,17 @@ class StreamTraceMiddleware:
             try:
                 body = message["body"]
                 more_body = message["more_body"]
-                room_bytes = tap.room_bytes - len(body) - ENTRY_BYTES
+                size = len(body) + ENTRY_BYTES
             except (KeyError, TypeError):
                 more_body = False
-            if not more_body or room_bytes < 0 or body.__class__ is not bytes:
+            if (
+                not more_body
+                or body.__class__ is not bytes
+                or (tap.room_bytes < size and not tap.make_room(size))
+            ):
                 await unusual_send(message)
                 return
-            tap.room_bytes = room_bytes
+            tap.room_bytes -= size
             at_ns = _clock()
             note(at_ns)
             note(body)
@@ -240,7 +245,7 @@ class StreamTraceMiddleware:
                 note_sent(_clock())
 
         async def unusual_send(message: Message) -> None:
-            """The head, the end, the first chunk after a rest, and what no chunk of bytes is."""
+            """The head, the end, what does not fit, and what is no chunk of bytes."""
             nonlocal stream, sent, undecided, tap, note, note_sent
             if stream is None:
                 if undecided and message.get("type") == "http.response.start":
@@ -262,7 +267,16 @@ class StreamTraceMiddleware:
                 tap = SHUT
                 observed.final(at_ns, exchange.gone_ns(at_ns))
 
-        await self._run(scope, observed_receive, observed_send, exchange, lambda: stream or sent)
+        token = CURRENT.set(exchange)
+        try:
+            await self.app(scope, observed_receive, observed_send)
+        except BaseException as error:
+            _end(stream or sent, exchange, error)
+            raise
+        else:
+            _end(stream or sent, exchange)
+        finally:
+            _leave(exchange, token)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = self._exchange(scope)
@@ -296,34 +310,16 @@ class StreamTraceMiddleware:
                 observed, stream, sent = stream, None, stream
                 observed.final(at_ns, exchange.gone_ns(at_ns))
 
-        await self._run(scope, observed_receive, observed_send, exchange, lambda: stream or sent)
-
-    async def _run(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        exchange: Exchange,
-        open_stream: Callable[[], Stream | None],
-    ) -> None:
-        """Call the app, and end its stream by how it went."""
         token = CURRENT.set(exchange)
         try:
-            await self.app(scope, receive, send)
+            await self.app(scope, observed_receive, observed_send)
         except BaseException as error:
-            stream = open_stream()
-            if stream is not None:
-                stream.end(ended_by(error, exchange))
+            _end(stream or sent, exchange, error)
             raise
         else:
-            stream = open_stream()
-            if stream is not None:
-                at_ns = _clock()
-                stream.end(StreamEnd(at_ns=at_ns, disconnected_ns=exchange.gone_ns(at_ns)))
+            _end(stream or sent, exchange)
         finally:
-            exchange.finished = True
-            with contextlib.suppress(ValueError):  # closed from another context, with its own
-                CURRENT.reset(token)
+            _leave(exchange, token)
 
     def _is_nested(self, scope: Scope) -> bool:
         """Whether one of us already stands outside, around the same request."""
@@ -391,6 +387,23 @@ def active_streams() -> list[ActiveStream]:
         for stream in one.active()
     ]
     return sorted(found, key=lambda stream: -stream.age_s)
+
+
+def _end(stream: Stream | None, exchange: Exchange, error: BaseException | None = None) -> None:
+    """The app returned, or raised: so ended its stream, if it had one."""
+    if stream is None:
+        return
+    if error is not None:
+        stream.end(ended_by(error, exchange))
+        return
+    at_ns = _clock()
+    stream.end(StreamEnd(at_ns=at_ns, disconnected_ns=exchange.gone_ns(at_ns)))
+
+
+def _leave(exchange: Exchange, token: Token[Exchange | None]) -> None:
+    exchange.finished = True
+    with contextlib.suppress(ValueError):  # closed from another context, with its own
+        CURRENT.reset(token)
 
 
 async def _timed(

@@ -36,6 +36,26 @@ class Pipeline:
     `listener` is told of every event and its time, after the machine.
     """
 
+    __slots__ = (
+        "_candidate",
+        "_decoder",
+        "_detector",
+        "_first_byte_ns",
+        "_head",
+        "_listener",
+        "_max_frame_bytes",
+        "_only",
+        "_parser",
+        "_template",
+        "_tries",
+        "body_bytes",
+        "dialect",
+        "frames",
+        "lost_bytes",
+        "lost_chunks",
+        "machine",
+    )
+
     def __init__(
         self,
         head: Head,
@@ -62,7 +82,7 @@ class Pipeline:
             self._parser = (LineParser if lines else FrameParser)(max_frame_bytes)
         else:
             self.machine.issue("content_encoded")
-        self._detector = Detector(head, dialects, hint)
+        self._detector: Detector | None = Detector(head, dialects, hint)  # until it has chosen
         self._decoder: Decoder | None = None
         self._listener = listener
         self._template: Template | None = None
@@ -184,7 +204,10 @@ class Pipeline:
                 if not frame.complete:
                     self.machine.issue("frame_unfinished")
                 self._frame(frame)
-        decoder = self._decoder or self._choose(self._detector.settle())
+        decoder = self._decoder
+        if decoder is None:
+            assert self._detector is not None
+            decoder = self._choose(self._detector.settle())
         # What the end tells was true when the last event came; a client may have left since.
         last_ns = self.machine.last_event_ns
         try:
@@ -212,6 +235,7 @@ class Pipeline:
         elif self._decoder is not None:
             self._decode(self._decoder, frame)
         else:
+            assert self._detector is not None
             dialect = self._detector.offer(frame)
             if dialect is not None:
                 self._choose(dialect)
@@ -225,9 +249,10 @@ class Pipeline:
             dialect, decoder = UNKNOWN, UNKNOWN.decoder()
         self.dialect, self._decoder = dialect, decoder
         self.machine.opaque = dialect is UNKNOWN
-        for frame in self._detector.held:
+        detector, self._detector = self._detector, None
+        assert detector is not None
+        for frame in detector.held:
             self._decode(decoder, frame)
-        self._detector.release()
         return decoder
 
     def _decode(self, decoder: Decoder, frame: Frame) -> None:

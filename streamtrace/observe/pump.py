@@ -23,6 +23,7 @@ from contextvars import Context
 from typing import Protocol
 
 from streamtrace.observe.tap import Budget
+from streamtrace.observe.tcp_diag import TcpDiag
 
 SLICE_NS = 500_000
 INTERVAL_S = 0.1
@@ -50,6 +51,7 @@ class Pump:
         clock: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         self.budget = budget
+        self.tcp_diag: TcpDiag | None = TcpDiag()
         self._loop = loop
         self._clock = clock
         self._context = Context()
@@ -113,6 +115,7 @@ class InlinePump:
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
+        self.tcp_diag: TcpDiag | None = None  # asking takes longer than a client should wait for it
 
     def add(self, worker: Worker, *, soon: bool = False) -> None:
         """Do the work now."""

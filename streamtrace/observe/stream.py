@@ -21,6 +21,7 @@ from streamtrace.core.sink import ContentMode, StreamInfo
 from streamtrace.core.summary import Labels, RequestFacts, RunSummary, TraceIds
 from streamtrace.dialects.base import Dialect, Head
 from streamtrace.logs import WARNINGS
+from streamtrace.observe.client_lag import NOT_ASKED, ClientLag
 from streamtrace.observe.exchange import Exchange
 from streamtrace.observe.fanout import Fanout
 from streamtrace.observe.pipeline import Pipeline
@@ -81,6 +82,7 @@ class Stream:
         "_final",
         "_forget",
         "_info",
+        "_lag",
         "_modes",
         "_offset",
         "_opening",
@@ -121,6 +123,7 @@ class Stream:
         self._modes: tuple[ContentMode, ...] = ()
         self._policy = ContentPolicy()
         self._request = RequestFacts()
+        self._lag = NOT_ASKED
         pump.add(self)
 
     def belongs_to(self, pump: Pump | InlinePump) -> bool:
@@ -217,7 +220,10 @@ class Stream:
             if time.perf_counter_ns() >= deadline_ns:
                 return True
         self.tap.rest()
-        if self._end is not None:
+        if self._end is None:
+            self._lag.look(time.perf_counter_ns())
+        else:
+            self._lag.ask(time.perf_counter_ns())
             self._finish(self._pipeline or self._begin(), self._end)
         return False
 
@@ -243,12 +249,14 @@ class Stream:
 
     def _start(self) -> None:
         """Tell the sinks, before anything is decoded."""
-        settings, opening = self._settings, self._opening
+        settings, opening, exchange = self._settings, self._opening, self._exchange
+        self._lag = ClientLag(self._pump.tcp_diag, exchange.client, exchange.scope.get("server"))
         route = opening.route()
+        opening.route = lambda: route  # the other one holds the scope
         self._modes = settings.fanout.modes(route)
         self._policy = settings.fanout.policy(self._modes, settings.max_content_bytes)
         self._info = StreamInfo(
-            started_at_ns=self._exchange.started_at_ns,
+            started_at_ns=exchange.started_at_ns,
             route=route,
             method=opening.method,
             transport=opening.head.transport,
@@ -339,6 +347,8 @@ class Stream:
             "trace": opening.trace,
             "send_stall_ns": self.tap.stall_ns,
             "longest_send_stall_ns": self.tap.longest_stall_ns,
+            "client_lag_ns": self._lag.total_ns,
+            "client_lag_bytes": self._lag.max_bytes,
             "decode_ns": self._decode_ns + time.perf_counter_ns(),  # still at work
             "request": self._request,
         }

@@ -57,8 +57,8 @@ class Tap:
     again, with `soon`, when there is much of it.
 
     The path may note a chunk by itself, where `room_bytes` are enough for its bytes and
-    ENTRY_BYTES: it takes them off the room, calls `note(at_ns)`, `note(body)`, and when its `send`
-    is over, `note_sent(sent_ns)`.
+    ENTRY_BYTES, or were made so by `make_room`: it takes them off the room, calls `note(at_ns)`,
+    `note(body)`, and when its `send` is over, `note_sent(sent_ns)`.
     """
 
     __slots__ = (
@@ -102,17 +102,32 @@ class Tap:
         if body.__class__ is not bytes and not isinstance(body, str):
             body = bytes(body) if isinstance(body, bytes | bytearray | memoryview) else b""
         size = len(body) + ENTRY_BYTES
-        fits = size <= self.room_bytes or self._lease(size)
+        fits = size <= self.room_bytes or self.make_room(size)
         if fits:
             self.room_bytes -= size
             self.note(at_ns)
             self.note(body)
         else:
             self._lose(at_ns, len(body))
+        return fits
+
+    def make_room(self, size: int) -> bool:
+        """See that there is room for so many bytes. Something comes, so the pump is told."""
         if self._at_rest:
             self._at_rest = False
             self._schedule(False)
-        return fits
+        need = size - self.room_bytes
+        most = min(self._max_bytes - self._leased_bytes, self._budget.free_bytes)
+        if need > most:
+            return False
+        usual = min(self._leased_bytes or self._last_bytes, _MAX_LEASE_BYTES)
+        want = min(max(need, usual, _MIN_LEASE_BYTES), most)
+        self._budget.free_bytes -= want
+        if self._leased_bytes >= _SOON_BYTES:
+            self._schedule(True)
+        self._leased_bytes += want
+        self.room_bytes += want
+        return True
 
     def add_stall(self, stall_ns: int) -> None:
         """A `send` whose chunk was lost took so long."""
@@ -122,6 +137,8 @@ class Tap:
     def take(self) -> Entries:
         """All entries; the tap still holds their room until `rest`."""
         entries = self._entries.copy()
+        if not entries and not self._sent:
+            return entries
         self._entries.clear()
         if self._has_gap:
             self._has_gap = False
@@ -149,20 +166,6 @@ class Tap:
         if total_ns > self.longest_stall_ns:  # else none of them was longer
             self.longest_stall_ns = max(self.longest_stall_ns, *map(sub, sent, began))
 
-    def _lease(self, size: int) -> bool:
-        need = size - self.room_bytes
-        most = min(self._max_bytes - self._leased_bytes, self._budget.free_bytes)
-        if need > most:
-            return False
-        usual = min(self._leased_bytes or self._last_bytes, _MAX_LEASE_BYTES)
-        want = min(max(need, usual, _MIN_LEASE_BYTES), most)
-        self._budget.free_bytes -= want
-        if self._leased_bytes >= _SOON_BYTES:
-            self._schedule(True)
-        self._leased_bytes += want
-        self.room_bytes += want
-        return True
-
     def _lose(self, at_ns: int, lost_bytes: int) -> None:
         last = self._entries[-1] if self._entries else None
         if not isinstance(last, Gap):
@@ -174,5 +177,5 @@ class Tap:
         last.lost_bytes += lost_bytes
 
 
-SHUT = Tap(Budget(0), -1, lambda soon: None)
-"""Where there is no stream: the path finds no room here, and looks closer."""
+SHUT = Tap(Budget(0), 0, lambda soon: None)
+"""Where there is no stream: the path finds no room here, and cannot make any."""

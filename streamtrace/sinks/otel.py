@@ -93,7 +93,7 @@ class OTelSink(QueuedSink):
 
     def export(self, batch: list[RunSummary]) -> dict[str, int]:
         """Make spans of the runs and export them."""
-        return self._writer.write(batch)
+        return self._writer.write(self.in_turn(batch))
 
     def release(self) -> None:
         """Shut the exporter down."""

@@ -25,6 +25,7 @@ from opentelemetry.trace import (
 )
 
 from streamtrace.core.summary import TraceIds
+from streamtrace.sinks.otlp import SpanIds
 
 
 class _Promise(threading.local):
@@ -81,3 +82,23 @@ def parent_context(ids: TraceIds | None) -> Context:
         trace_flags=TraceFlags(flags),
     )
     return set_span_in_context(NonRecordingSpan(parent), Context())
+
+
+def root_ids(ids: TraceIds | None, made: IdGenerator) -> SpanIds:
+    """The ids that the SDK gives a root inside of `promised(ids)`, below `parent_context(ids)`."""
+    trace_id = span_id = parent_id = 0
+    if ids is not None:
+        trace_id, span_id = int(ids.trace_id, 16), int(ids.span_id, 16)
+        if trace_id and ids.parent_span_id is not None:
+            parent_id = int(ids.parent_span_id, 16)
+    return SpanIds(
+        trace_id or made.generate_trace_id(),
+        span_id or made.generate_span_id(),
+        parent_id,
+        is_remote=bool(parent_id),
+    )
+
+
+def child_ids(root: SpanIds, made: IdGenerator) -> SpanIds:
+    """The ids of a span below the root."""
+    return SpanIds(root.trace_id, made.generate_span_id(), root.span_id)

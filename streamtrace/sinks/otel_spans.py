@@ -8,14 +8,16 @@ Rules that hold here:
 * Order: the root starts, its children start and end, the root ends.
 * Whole runs go into a request; ended spans go to the exporter without a processor between, so
   that its answer is the answer for these runs.
+* There are two ways, and what arrives is the same: through spans of the SDK, which any provider and
+  exporter understand, and straight to bytes (`otel_straight`), where that is open.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from opentelemetry import trace
 from opentelemetry.context import (
@@ -37,16 +39,31 @@ from opentelemetry.trace import (
 from streamtrace.core.spans import SpanRecord, project
 from streamtrace.core.summary import RunSummary
 from streamtrace.sinks.otel_ids import PromisedIds, parent_context, promised
+from streamtrace.sinks.otlp import MAX_BYTES_PER_REQUEST, about_bytes, packed
+
+if TYPE_CHECKING:
+    from streamtrace.sinks.otel_straight import StraightSpans
 
 SCOPE = "streamtrace"
-MAX_SPANS_PER_EXPORT = 64
-"""Encoding holds the interpreter's lock, so requests are small. A longer run still goes in one."""
 
+_OTLP_HTTP = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 _KINDS = {
     "run": SpanKind.INTERNAL,
     "generation": SpanKind.CLIENT,
     "tool_call": SpanKind.INTERNAL,
 }
+
+
+class Way(Protocol):
+    """How a run becomes spans, and how these leave the process."""
+
+    max_bytes: int
+
+    def spans(self, run: RunSummary) -> tuple[list[Any], int]:
+        """The run's spans, ended, the root last, and about how long they are; none: unsampled."""
+
+    def send(self, spans: Sequence[Any]) -> bool:
+        """Whether they arrived."""
 
 
 class SpanWriter:
@@ -55,26 +72,15 @@ class SpanWriter:
     def __init__(self, provider: trace.TracerProvider, exporter: SpanExporter | None) -> None:
         self._provider = provider
         self._exporter = exporter
+        self._straight = self._straight_way()
 
-    def write(self, batch: list[RunSummary]) -> dict[str, int]:
+    def write(self, batch: Iterable[RunSummary]) -> dict[str, int]:
         """What was dropped, by reason."""
-        tracer = self._tracer()
+        way: Way = self._straight or SdkSpans(self._tracer(), self._exporter)
         dropped: Counter[str] = Counter()
-        runs: list[list[trace.Span]] = []
-        for summary in batch:
-            try:
-                spans = _spans(tracer, summary)
-            except Exception:  # of the app's sampler or processors; the other runs are fine
-                dropped["export_error"] += 1
-                continue
-            if spans:
-                runs.append(spans)
-            else:
-                dropped["unsampled"] += 1
-        if self._exporter is not None:
-            for request in _requests(runs):
-                if not _send(self._exporter, [span for spans in request for span in spans]):
-                    dropped["export_error"] += len(request)
+        for request in packed(_made(way, batch, dropped), way.max_bytes):
+            if not _send(way, [span for spans in request for span in spans]):
+                dropped["export_error"] += len(request)
         return dropped
 
     def shutdown(self) -> None:
@@ -90,6 +96,60 @@ class SpanWriter:
             tracer.id_generator = PromisedIds(ids)
         return cast("trace.Tracer", tracer)
 
+    def _straight_way(self) -> StraightSpans | None:
+        provider, exporter = self._provider, self._exporter
+        if (
+            exporter is None
+            or not isinstance(provider, TracerProvider)
+            or type(exporter).__module__ != _OTLP_HTTP
+        ):
+            return None  # what the other way imports may not even be installed
+        from streamtrace.sinks.otel_straight import straight_spans  # noqa: PLC0415
+
+        tracer = self._tracer()
+        by_sdk = SdkSpans(tracer, exporter)
+        return straight_spans(provider, tracer, exporter, lambda run: by_sdk.spans(run)[0])
+
+
+class SdkSpans:
+    """The way through spans of the SDK."""
+
+    max_bytes = MAX_BYTES_PER_REQUEST
+
+    def __init__(self, tracer: trace.Tracer, exporter: SpanExporter | None) -> None:
+        self._tracer = tracer
+        self._exporter = exporter
+
+    def spans(self, run: RunSummary) -> tuple[list[trace.Span], int]:
+        """The run's spans, ended, the root last; none if the sampler did not want the run."""
+        records = project(run)
+        spans = self._ended(run, records)
+        return spans, sum(about_bytes(record.attributes) for record in records)
+
+    def send(self, spans: Sequence[trace.Span]) -> bool:
+        """Whether the exporter took them. The app's provider got them when they ended."""
+        if self._exporter is None:
+            return True
+        readable = [span for span in spans if isinstance(span, Span)]
+        return self._exporter.export(readable) is SpanExportResult.SUCCESS
+
+    def _ended(self, run: RunSummary, records: list[SpanRecord]) -> list[trace.Span]:
+        tracer = self._tracer
+        root_record, *children = records
+        with promised(run.trace):
+            root = _start(tracer, root_record, parent_context(run.trace))
+        spans: list[trace.Span] = []
+        if _is_sampled(root):
+            below_root = set_span_in_context(root, Context())
+            for record in children:
+                span = _start(tracer, record, below_root)
+                if _is_sampled(span):
+                    spans.append(span)
+                span.end(record.end_ns)
+            spans.append(root)
+        root.end(root_record.end_ns)
+        return spans
+
 
 def app_provider() -> trace.TracerProvider | None:
     """The global provider, if the app set one."""
@@ -101,24 +161,6 @@ def app_provider() -> trace.TracerProvider | None:
 def own_provider(like: trace.TracerProvider | None) -> TracerProvider:
     """A provider without processors; the service it names is that of `like`, if there is one."""
     return TracerProvider(resource=getattr(like, "resource", None), shutdown_on_exit=False)
-
-
-def _spans(tracer: trace.Tracer, run: RunSummary) -> list[trace.Span]:
-    """The run's spans, ended, the root last; none if the sampler did not want the run."""
-    root_record, *children = project(run)
-    with promised(run.trace):
-        root = _start(tracer, root_record, parent_context(run.trace))
-    spans: list[trace.Span] = []
-    if _is_sampled(root):
-        below_root = set_span_in_context(root, Context())
-        for record in children:
-            span = _start(tracer, record, below_root)
-            if _is_sampled(span):
-                spans.append(span)
-            span.end(record.end_ns)
-        spans.append(root)
-    root.end(root_record.end_ns)
-    return spans
 
 
 def _start(tracer: trace.Tracer, record: SpanRecord, context: Context) -> trace.Span:
@@ -140,26 +182,27 @@ def _is_sampled(span: trace.Span) -> bool:
     return span.is_recording() and span.get_span_context().trace_flags.sampled
 
 
-def _requests(runs: Iterable[list[trace.Span]]) -> Iterator[list[list[trace.Span]]]:
-    """Whole runs, as many as fit into a request."""
-    request: list[list[trace.Span]] = []
-    size = 0
-    for spans in runs:
-        if request and size + len(spans) > MAX_SPANS_PER_EXPORT:
-            yield request
-            request, size = [], 0
-        request.append(spans)
-        size += len(spans)
-    if request:
-        yield request
+def _made(
+    way: Way, batch: Iterable[RunSummary], dropped: Counter[str]
+) -> Iterator[tuple[list[Any], int]]:
+    """The spans of each run that has any; the others are counted."""
+    for summary in batch:
+        try:
+            made = way.spans(summary)
+        except Exception:  # of the app's sampler or processors; the other runs are fine
+            dropped["export_error"] += 1
+            continue
+        if made[0]:
+            yield made
+        else:
+            dropped["unsampled"] += 1
 
 
-def _send(exporter: SpanExporter, spans: list[trace.Span]) -> bool:
-    """Whether the exporter took them. Its own requests shall not become spans of the app."""
+def _send(way: Way, spans: list[Any]) -> bool:
+    """Whether they arrived. The requests of exporters shall not become spans of the app."""
     token = attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
     try:
-        readable = [span for span in spans if isinstance(span, Span)]
-        return exporter.export(readable) is SpanExportResult.SUCCESS
+        return way.send(spans)
     except Exception:
         return False
     finally:

@@ -5,5 +5,6 @@ from __future__ import annotations
 from streamtrace.testing.client import Answer, ask
 from streamtrace.testing.recording import RecordingSink
 from streamtrace.testing.sink_contract import SinkContract
+from streamtrace.testing.sockets import SocketClient
 
-__all__ = ["Answer", "RecordingSink", "SinkContract", "ask"]
+__all__ = ["Answer", "RecordingSink", "SinkContract", "SocketClient", "ask"]

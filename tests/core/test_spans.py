@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from http import HTTPStatus
 from pathlib import Path
 
 import msgspec
@@ -29,6 +30,7 @@ from support.summaries import (
 
 from streamtrace.core import names
 from streamtrace.core.spans import (
+    MAX_ATTRIBUTES,
     MAX_CHILD_SPANS,
     MAX_METADATA,
     MAX_WORD_CHARS,
@@ -155,7 +157,7 @@ def test_any_run_projects_to_records_that_can_be_written(run):
                     assert key in CONTENT or len(one) <= MAX_WORD_CHARS
                 elif isinstance(one, int):
                     assert -(2**63) <= one < 2**63
-        assert len(record.attributes) <= 128
+        assert max(len(record.attributes), len(record.events)) <= MAX_ATTRIBUTES
 
 
 # --- what is said, and what is not ---------------------------------------------------------------
@@ -219,6 +221,21 @@ def test_what_is_not_known_has_no_attribute():
     }
     assert root.events == []
     assert root.name == "invoke_agent"
+
+
+def test_a_status_may_be_an_enum_of_numbers():
+    """As in `StreamingResponse(..., status_code=HTTPStatus.OK)`."""
+    attributes = project(completed_run(http_status=HTTPStatus.OK))[0].attributes
+
+    assert attributes[names.HTTP_RESPONSE_STATUS_CODE] == 200
+
+
+@pytest.mark.parametrize(("count", "told"), [(2**63 - 1, True), (2**63, False)])
+def test_a_number_of_more_than_64_bits_is_left_out(count, told):
+    """The widest that can be encoded is still told."""
+    attributes = project(completed_run(frames=count))[0].attributes
+
+    assert (names.FRAMES in attributes) is told
 
 
 def test_zero_that_was_told_stays_zero():

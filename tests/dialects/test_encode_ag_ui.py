@@ -625,3 +625,13 @@ async def test_the_client_takes_whatever_comes() -> None:
     runs = some(any_events, 60)
     for number, client in enumerate(await shown_to_the_client(runs)):
         assert client["error"] is None, (client["error"], runs[number])
+
+
+def test_the_first_message_without_an_id_has_the_envelopes():
+    encoder = AgUi().encoder(Envelope(run_id="r", thread_id="t", message_id="first"))
+    ids = [
+        one["messageId"]
+        for one in tell(encoder, text("a", "own"), no_message(), text("b"), step("s"), text("c"))
+        if one["type"] == "TEXT_MESSAGE_START"
+    ]
+    assert ids == ["own", "first", "r-1"]

@@ -700,12 +700,13 @@ def test_close_gives_the_connection_back(
 
 
 def test_requests_stay_small_and_hold_whole_runs(receiver: OtlpReceiver) -> None:
-    send(receiver, *[completed_run() for _ in range(40)], interval_s=5, batch_runs=40)
-    assert [len(one.spans) for one in receiver.requests] == [64, 64, 32]
+    send(receiver, *[completed_run() for _ in range(80)], interval_s=5, batch_runs=80)
+    assert [len(one.spans) for one in receiver.requests] == [128, 128, 64]
 
 
 def test_long_contents_go_in_several_requests(receiver: OtlpReceiver) -> None:
-    text = content("é" * 1_500_000)
-    runs = [completed_run(generations=[generation(text=text)], tool_calls=[]) for _ in range(4)]
-    send(receiver, *runs, max_queued_bytes=2**30, interval_s=1, batch_runs=4, timeout_s=FLUSH_S)
-    assert len(receiver.requests) == 2
+    """Each of these runs is of about 800,000 bytes: its text stands on two spans."""
+    text = content("x" * 400_000)
+    runs = [completed_run(generations=[generation(text=text)], tool_calls=[]) for _ in range(3)]
+    send(receiver, *runs, max_queued_bytes=2**30, interval_s=1, batch_runs=3, timeout_s=FLUSH_S)
+    assert [len(one.spans) for one in receiver.requests] == [2, 2, 2]

@@ -256,13 +256,13 @@ def test_a_strangers_bytes_do_not_cost_other_runs_their_trace(receiver, sinks):
 
 
 def test_requests_are_small_and_hold_whole_runs(receiver, sinks):
-    """40 runs of 4 spans: at most 64 spans in a request, and no run is cut in two."""
-    sink = sink_to(receiver, sinks, batch_runs=40, interval_s=WAIT_S)
-    tell(sink, *(completed_run() for _ in range(40)))
-    receiver.wait_for_spans(160)
+    """80 runs of 4 spans: at most 128 spans in a request, and no run is cut in two."""
+    sink = sink_to(receiver, sinks, batch_runs=80, interval_s=WAIT_S)
+    tell(sink, *(completed_run() for _ in range(80)))
+    receiver.wait_for_spans(320)
 
     sizes = [len(request.spans) for request in receiver.requests]
-    assert sizes == [64, 64, 32]
+    assert sizes == [128, 128, 64]
     for request in receiver.requests:
         assert len({span["trace_id"] for span in request.spans}) * 4 == len(request.spans)
 
@@ -544,7 +544,7 @@ def test_a_refusal_counts_as_export_error(status, receiver, sinks):
 
 
 def test_a_refused_request_costs_only_the_runs_in_it(sinks):
-    """Three requests of one batch, the second fails: exactly its 16 runs are dropped."""
+    """Three requests of one batch, the second fails: exactly its 32 runs are dropped."""
 
     class SecondFails(SpanExporter):
         calls = 0
@@ -555,11 +555,11 @@ def test_a_refused_request_costs_only_the_runs_in_it(sinks):
                 raise OSError("connection reset")
             return SpanExportResult.SUCCESS
 
-    sinks.append(OTelSink(exporter=SecondFails(), batch_runs=40, interval_s=WAIT_S))
-    tell(sinks[0], *(completed_run() for _ in range(40)))
+    sinks.append(OTelSink(exporter=SecondFails(), batch_runs=80, interval_s=WAIT_S))
+    tell(sinks[0], *(completed_run() for _ in range(80)))
 
     assert sinks[0].flush(WAIT_S)
-    assert sinks[0].stats() == SinkStats(accepted=40, exported=24, dropped={"export_error": 16})
+    assert sinks[0].stats() == SinkStats(accepted=80, exported=48, dropped={"export_error": 32})
 
 
 def test_nobody_listens_at_the_endpoint(sinks):

@@ -100,6 +100,7 @@ def test_times_are_seconds_and_each_is_its_own_field(
         "longest_gap": 0.7,
         "send_stall": 0.012,
         "longest_send_stall": 0.009,
+        "client_lag": 0.25,
     }
     for name, seconds in expected.items():
         total = value(registry, f"streamtrace_{name}_seconds_sum", **STREAM)

@@ -38,11 +38,11 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def live(app: Any) -> AsyncIterator[str]:
-    """Serve `app`; yields its base URL, without a slash at the end."""
+async def live(app: Any, **config: Any) -> AsyncIterator[str]:
+    """Serve `app`; yields its base URL, without a slash at the end. `config` is uvicorn's."""
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
-    server = _Server(config)
+    config = {"log_level": "warning", "timeout_graceful_shutdown": 1, **config}
+    server = _Server(uvicorn.Config(app, **config))
     serving = asyncio.create_task(server.serve([listener]))
     has_started = asyncio.create_task(server.has_started.wait())
     try:

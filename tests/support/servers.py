@@ -45,10 +45,27 @@ _COMMANDS: dict[str, Callable[[str, int, int], list[str]]] = {
         ["granian", app, "--interface=asgi", f"--port={port}", "--http=1", "--no-ws"]
     ),
 }
-_INHERITS_SOCKET = {name: not name.startswith("granian") for name in _COMMANDS}
-
 SERVERS = tuple(_COMMANDS)
-"""The names that `serving` knows."""
+"""The servers that tests of all servers use."""
+
+# Servers that set no limit of their own to open streams, or one that is long.
+_PATIENT: dict[str, Callable[[str, int, int], list[str]]] = {
+    "uvicorn-patient": lambda app, _, fd: ["uvicorn", "--no-access-log", app, f"--fd={fd}"],
+    "gunicorn-patient": lambda app, _, fd: (
+        ["gunicorn", app, "--worker-class=uvicorn_worker.UvicornWorker", f"--bind=fd://{fd}"]
+    ),
+    "hypercorn-patient": lambda app, _, fd: (
+        ["hypercorn", app, f"--bind=fd://{fd}", "--workers=0", "--graceful-timeout=15"]
+    ),
+    "granian-patient": _COMMANDS["granian"],
+}
+_COMMANDS |= _PATIENT
+PATIENT_SERVERS = tuple(_PATIENT)
+"""Servers that wait for open streams when they are told to stop."""
+
+_INHERITS_SOCKET = {name: not name.startswith("granian") for name in _COMMANDS}
+TAKE_SOCKETS = tuple(name for name in SERVERS if _INHERITS_SOCKET[name])
+"""Those of them that are given a socket that listens."""
 
 
 class ServerFailed(AssertionError):
@@ -88,10 +105,12 @@ def serving(
     env: dict[str, str] | None = None,
     *,
     ready: str = "/ready",
+    listening: Callable[[socket.socket], object] | None = None,
 ) -> Iterator[Server]:
     """Serve `app` ("module:attribute", the module lying in `directory`) until the block ends.
 
-    The app is up when it answers `ready` with 200.
+    The app is up when it answers `ready` with 200. `listening` is called with the socket that the
+    server is given, where it takes one.
     """
     inherits = _INHERITS_SOCKET[name]
     listener = socket.socket()
@@ -100,6 +119,8 @@ def serving(
     listener.bind(("127.0.0.1", 0))
     if inherits:
         listener.listen(256)
+        if listening is not None:
+            listening(listener)
     port = listener.getsockname()[1]
     command = [sys.executable, "-m", *_COMMANDS[name](app, port, listener.fileno())]
     with log.open("wb") as output:
@@ -198,7 +219,10 @@ class Connection:
 
     def read(self) -> Response:
         """The whole response. A body that was cut is returned as far as it came."""
-        response = self.read_head()
+        return self.read_body(self.read_head())
+
+    def read_body(self, response: Response) -> Response:
+        """What follows the head."""
         headers = dict(response.headers)
         with contextlib.suppress(ConnectionError):
             if headers.get("transfer-encoding") == "chunked":

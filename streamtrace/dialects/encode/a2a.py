@@ -10,7 +10,9 @@ Rules that hold here (protocol 1.0, as the clients of a2a-sdk and @a2a-js/sdk re
   `adk_error_code`, where Google's ADK puts it and looks for it. REJECTED is the type `rejected`.
 * A question is the state INPUT_REQUIRED, or AUTH_REQUIRED for the reason `auth_required`. Other
   reasons are not kept, nor is the tool call in question.
-* Reasoning, tools, steps, models and usage have no word in A2A, and are not written.
+* Reasoning, tools, steps, models and usage have no word in A2A, and are not written: an agent says
+  what it found, and not how. `A2AToolsEncoder` is for those who want to see the tools; it writes
+  them as ADK does, whole, once their arguments are complete.
 """
 
 from __future__ import annotations
@@ -21,13 +23,16 @@ from typing import Any, ClassVar
 from streamtrace.core import events as ev
 from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
+from streamtrace.core.jsonio import load_json
 from streamtrace.dialects.base import Envelope
-from streamtrace.dialects.encode.base import TableEncoder, json_frame
+from streamtrace.dialects.encode.base import Held, TableEncoder, json_frame
 
 NAMELESS = "text"
-"""The artifact of text whose message has no id."""
+"""The artifact of text whose message has no id, where the envelope has none either."""
 MAX_ARTIFACTS = 1024
 """Artifacts that are remembered; of more, the oldest is forgotten."""
+MAX_CALLS = 1024
+"""Calls whose arguments are not complete; of more, the oldest is forgotten."""
 
 
 class A2AEncoder(TableEncoder):
@@ -40,6 +45,7 @@ class A2AEncoder(TableEncoder):
         self._artifacts: dict[str, None] = {}
         self._open: dict[str, str] = {}  # the artifact of each message that is not finished
         self._made_ids = 0
+        self._nameless = envelope.message_id or NAMELESS
 
     def encode(self, event: ev.Event) -> Iterable[Frame]:
         """The frames that say it; none after the end of the task."""
@@ -81,7 +87,7 @@ class A2AEncoder(TableEncoder):
         if not event.text:
             return
         yield from self._begin()
-        message_id = event.message_id or NAMELESS
+        message_id = event.message_id or self._nameless
         artifact_id = self._open.get(message_id)
         if artifact_id is None:
             yield self._artifact(self._new_artifact(message_id), event.text)
@@ -98,7 +104,7 @@ class A2AEncoder(TableEncoder):
         return artifact_id
 
     def _message_finished(self, event: ev.MessageFinished) -> Iterator[Frame]:
-        artifact_id = self._open.pop(event.message_id or NAMELESS, None)
+        artifact_id = self._open.pop(event.message_id or self._nameless, None)
         if artifact_id is not None:
             yield self._artifact(artifact_id, "", append=True, lastChunk=True)
 
@@ -137,3 +143,55 @@ class A2AEncoder(TableEncoder):
         ev.RunInterrupted: _run_interrupted,
         ev.RunFailed: _run_failed,
     }
+
+
+class A2AToolsEncoder(A2AEncoder):
+    """Writes tool calls and their results as well, in the form of Google's ADK."""
+
+    def __init__(self, envelope: Envelope) -> None:
+        super().__init__(envelope)
+        self._calls: dict[str, tuple[str | None, Held]] = {}
+
+    def _call_started(self, event: ev.ToolCallStarted) -> Iterable[Frame]:
+        remember(self._calls, event.tool_call_id, (event.name, Held()), MAX_CALLS)
+        return ()
+
+    def _arguments(self, event: ev.ToolCallArgumentsDelta) -> Iterable[Frame]:
+        if event.tool_call_id in self._calls:
+            self._calls[event.tool_call_id][1].add(event.delta)
+        return ()
+
+    def _call_ready(self, event: ev.ToolCallReady) -> Iterator[Frame]:
+        call_id = event.tool_call_id
+        name, held = self._calls.pop(call_id, (None, None))
+        if held is not None:
+            arguments = _object(held.take() or event.arguments, "arguments")
+            yield from self._part("call", {"id": call_id, "name": name, "args": arguments})
+
+    def _result(self, event: ev.ToolCallResult) -> Iterator[Frame]:
+        response = _object(event.result, "error" if event.is_error else "result")
+        yield from self._part("response", {"id": event.tool_call_id, "response": response})
+
+    def _part(self, kind: str, data: dict[str, Any]) -> Iterator[Frame]:
+        yield from self._begin()
+        message = {
+            **self._ids,
+            "messageId": f"{self._ids['taskId']}:{kind}:{data['id']}",
+            "role": "ROLE_AGENT",
+            "parts": [{"data": data, "metadata": {"adk_type": f"function_{kind}"}}],
+        }
+        yield self._status("WORKING", message=message)
+
+    table: ClassVar = {
+        **A2AEncoder.table,
+        ev.ToolCallStarted: _call_started,
+        ev.ToolCallArgumentsDelta: _arguments,
+        ev.ToolCallReady: _call_ready,
+        ev.ToolCallResult: _result,
+    }
+
+
+def _object(text: str | None, key: str) -> dict[str, Any]:
+    """JSON text as the object that ADK has in its place."""
+    value = load_json(text.encode("utf-8", "replace")) if text else {}
+    return value if isinstance(value, dict) else {key: text}

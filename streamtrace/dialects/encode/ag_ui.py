@@ -6,8 +6,9 @@ Rules that hold here, beside those of the folder:
 * An id is one message to the client, whoever speaks in it. Text or reasoning under an id that a
   message of the other kind has, or one that has ended, gets an id of its own.
 * Text without an id joins the message that was opened last, or opens one, which ends with its turn:
-  at a tool's result, a step, or the next generation. Reasoning that no event opened ends where
-  anything else is generated. At most one span of reasoning is open.
+  at a tool's result, a step, or the next generation. The first of these has the envelope's id, if
+  there is one. Reasoning that no event opened ends where anything else is generated. At most one
+  span of reasoning is open.
 * A step is known by its name. The id of a step only tells steps of one name apart: it is written
   as the subagent that owns the step where its form says so (`owner/name`), or where the name is
   taken.
@@ -70,6 +71,7 @@ class AgUiEncoder(TableEncoder):
         self._begun = self._ended = False
         self._open: dict[_Key, _Part] = {}  # in the order of their opening
         self._taken: dict[str, None] = {}  # ids of messages
+        self._first_message_id = envelope.message_id
         self._made_ids = 0
         self._parent: str | None = None  # the message that holds the calls of this turn
         self._calls: dict[str, str] = {}  # "named", "argued" or "answered", by id
@@ -196,7 +198,9 @@ class AgUiEncoder(TableEncoder):
         self, given: str | None, role: str | None = None, *, fleeting: bool = False
     ) -> Iterator[Frame]:
         yield from self._end_thinking()
-        message_id = self._take(given)
+        message_id = self._take(given or self._first_message_id)
+        if not given:
+            self._first_message_id = None
         role = role if role in _ROLES else "assistant"
         if role == "assistant":
             self._parent = message_id

@@ -69,7 +69,7 @@ _HAVE_FIELDS = {
     names.RESPONSE_MODEL, names.REQUEST_STREAM, names.TOOL_NAME, names.TOOL_CALL_ARGUMENTS,
     names.TOOL_CALL_RESULT, *names.REQUEST_PARAMETERS.values(),
 }  # fmt: skip
-_HAVE_FIELDS_IN_GENERATIONS = {
+_HAVE_FIELDS_IN_GENERATIONS = _HAVE_FIELDS | {
     names.COST_USD, names.USAGE_INPUT_TOKENS, names.USAGE_OUTPUT_TOKENS,
     names.USAGE_CACHE_READ_INPUT_TOKENS, names.USAGE_CACHE_WRITE_INPUT_TOKENS,
 }  # fmt: skip
@@ -82,11 +82,6 @@ class Observation(msgspec.Struct, kw_only=True):
     start_ns: int
     end_ns: int
     attributes: dict[str, str | bool | list[str]]
-
-    @property
-    def chars(self) -> int:
-        """About how long it is on the wire."""
-        return sum(len(str(value)) for value in self.attributes.values())
 
 
 def observations(
@@ -108,20 +103,25 @@ def observations(
         else:
             name = summary.agent or name
             own = {**only_root, **_run(summary, record)}
-        attributes = {**shared, TYPE: _TYPES[record.kind], **_metadata(record), **own}
+        attributes = {**shared, TYPE: _TYPES[record.kind], **_metadata(record)}
+        for key, value in own.items():
+            if value is None:
+                attributes.pop(key, None)
+            else:
+                attributes[clean_text(key)] = _clean(value)
         found.append(
             Observation(
                 name=clean_text(name),
                 start_ns=record.start_ns,
                 end_ns=record.end_ns,
-                attributes={
-                    clean_text(key): clean_text(value) if isinstance(value, str) else value
-                    for key, value in attributes.items()
-                    if value is not None
-                },
+                attributes=attributes,
             )
         )
     return found
+
+
+def _clean(value: Any) -> Any:
+    return clean_text(value) if isinstance(value, str) else value
 
 
 def usage_details(usage: TokenCounts | None, *, split_reasoning: bool) -> dict[str, int] | None:
@@ -156,7 +156,9 @@ def _labels(
         RELEASE: labels.release or release,
     }
     left_out = [key for key, text in said.items() if text and len(text) > MAX_LABEL_CHARS]
-    shared: dict[str, Any] = {k: text for k, text in said.items() if text and k not in left_out}
+    shared: dict[str, Any] = {
+        key: clean_text(text) for key, text in said.items() if text and key not in left_out
+    }
     only_root: dict[str, Any] = {}
     for key, value in list(labels.metadata.items())[:MAX_METADATA]:
         text = dump_json(value)
@@ -165,7 +167,7 @@ def _labels(
         elif len(text) > MAX_LABEL_CHARS:
             only_root[METADATA + key] = text
         else:
-            shared[TRACE_METADATA + key] = text
+            shared[clean_text(TRACE_METADATA + key)] = text
     if len(labels.metadata) > MAX_METADATA:
         left_out.append(TRACE_METADATA)
     if tags := [clean_text(tag) for tag in labels.tags if len(tag) <= MAX_LABEL_CHARS]:
@@ -176,16 +178,15 @@ def _labels(
         environment = labels.environment
     elif labels.environment:
         left_out.append(TRACE_ENVIRONMENT)
-    shared[TRACE_ENVIRONMENT] = environment
+    if environment is not None:
+        shared[TRACE_ENVIRONMENT] = environment
     if left_out:
         only_root[LEFT_OUT] = dump_json(left_out)
     return shared, only_root
 
 
-def _metadata(record: SpanRecord) -> dict[str, str]:
-    skipped = _HAVE_FIELDS
-    if record.kind == "generation":
-        skipped = skipped | _HAVE_FIELDS_IN_GENERATIONS
+def _metadata(record: SpanRecord) -> dict[str, Any]:
+    skipped = _HAVE_FIELDS_IN_GENERATIONS if record.kind == "generation" else _HAVE_FIELDS
     return {
         METADATA + name: dump_json(value)
         for name, value in record.attributes.items()

@@ -5,6 +5,10 @@ Rules that hold here:
 * The app's Langfuse client, its tracer provider, its context, and what its OTEL_* variables say to
   its collector are neither used nor changed.
 * Whether a request arrived is known when `send` returns; no queue and no thread stand between.
+* What the SDK's processor adds to spans is what Langfuse gets. It is learned when the pipe is made,
+  from a few runs that go through the SDK: the same attributes for every root, or every child, with
+  or without a span above the run. Then runs go straight to bytes, with these attributes. If it
+  does anything else, every run goes through the SDK.
 
 The SDK's client is not used. It is one per public key and process: where the app has one, we would
 be handed that, with its provider, URL and masking; where it makes one later, it would be handed
@@ -18,6 +22,7 @@ This module imports the SDK, which takes a while: the sink imports it on its wor
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import requests
@@ -43,12 +48,30 @@ from opentelemetry.trace import (
 from requests.structures import CaseInsensitiveDict
 
 from streamtrace.core.summary import TraceIds
-from streamtrace.sinks.langfuse.observations import Observation
-from streamtrace.sinks.otel_ids import PromisedIds, parent_context, promised
+from streamtrace.sinks.langfuse.observations import Observation, observations
+from streamtrace.sinks.otel_ids import (
+    PromisedIds,
+    child_ids,
+    parent_context,
+    promised,
+    root_ids,
+)
+from streamtrace.sinks.otlp import (
+    INTERNAL,
+    MAX_BYTES_PER_REQUEST,
+    SpanIds,
+    about_bytes,
+    encode_span,
+)
+from streamtrace.sinks.otlp_http import PROBES, ids_of, straight
 
 TRACES_PATH = "/api/public/otel/v1/traces"
 SCOPE = "langfuse-sdk"
 """Langfuse takes a scope of this name for its SDK's, and copies no attributes into metadata."""
+
+
+_Shape = tuple[bool, bool]
+"""Of a span: whether it is a root, and whether the span above it is remote."""
 
 
 class Pipe:
@@ -88,10 +111,11 @@ class Pipe:
             flush_at=1,  # of the queue that is not there; not given, variables are read for them
             flush_interval=1,
         )
+        self._made_ids = RandomIdGenerator()
         provider = TracerProvider(
             resource=Resource.create(),
             sampler=ALWAYS_ON,  # also below a caller that did not sample
-            id_generator=PromisedIds(RandomIdGenerator()),
+            id_generator=PromisedIds(self._made_ids),
             span_limits=SpanLimits(*[SpanLimits.UNSET] * 8),  # half a JSON text is none
             shutdown_on_exit=False,
         )
@@ -99,6 +123,19 @@ class Pipe:
         self._tracer = provider.get_tracer(
             SCOPE, sdk_version, attributes={"public_key": public_key}
         )
+        self._added: dict[_Shape, dict[str, Any]] = {}
+        self._http = straight(self._exporter, self._tracer, self._probed())
+        self.max_bytes = MAX_BYTES_PER_REQUEST if self._http is None else self._http.max_bytes
+
+    def made(self, ids: TraceIds | None, run: list[Observation]) -> tuple[list[Any], int]:
+        """The spans of a run as `send` takes them, and about how many bytes they are."""
+        if self._http is None:
+            return self.spans(ids, run), sum(about_bytes(one.attributes) for one in run)
+        first, *children = run
+        root = root_ids(ids, self._made_ids)
+        spans = [self._encode(child_ids(root, self._made_ids), one) for one in children]
+        spans.append(self._encode(root, first, is_root=True))
+        return spans, sum(map(len, spans))
 
     def spans(self, ids: TraceIds | None, run: list[Observation]) -> list[ReadableSpan]:
         """The ended spans of a run. The root starts first and ends last, by which the SDK knows it.
@@ -126,21 +163,45 @@ class Pipe:
             raise RuntimeError("the Langfuse SDK did not hand over every span")
         return ended
 
-    def send(self, spans: list[ReadableSpan]) -> bool:
+    def send(self, spans: Sequence[Any]) -> bool:
         """Whether Langfuse took the spans; `status` is what it answered last, if it answered."""
         self.status = None
         token = attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))  # no spans of the app
         try:
-            result = self._exporter.export(spans)
+            if self._http is None:
+                taken = self._exporter.export(spans) is SpanExportResult.SUCCESS
+            else:
+                taken = self._http.send(spans)
         finally:
             detach(token)
         # The exporter follows no redirect, and takes one for a success.
-        arrived = self.status is not None and 200 <= self.status < 300
-        return result is SpanExportResult.SUCCESS and arrived
+        return taken and self.status is not None and 200 <= self.status < 300
 
     def close(self) -> None:
         """End retries, and give back the connection. From any thread."""
         self._exporter.shutdown()  # type: ignore[no-untyped-call]
+
+    def _encode(self, ids: SpanIds, one: Observation, *, is_root: bool = False) -> bytes:
+        added = self._added[is_root, ids.is_remote]
+        attributes = {**one.attributes, **added} if added else one.attributes
+        return encode_span(
+            ids,
+            one.name,
+            kind=INTERNAL,
+            start_ns=one.start_ns,
+            end_ns=one.end_ns,
+            attributes=attributes,
+        )
+
+    def _probed(self) -> Iterator[tuple[ReadableSpan, bytes]]:
+        """Spans by the SDK, and what we make of the same; on the way `_added` is filled."""
+        for probe in PROBES:
+            root, *children = run = observations(probe)
+            for span, one in zip(self.spans(probe.trace, run), [*children, root], strict=True):
+                ids, is_root, found = ids_of(span), one is root, span.attributes or {}
+                added = {key: found[key] for key in found if key not in one.attributes}
+                self._added.setdefault((is_root, ids.is_remote), added)
+                yield span, self._encode(ids, one, is_root=is_root)
 
     def _answered(self, response: requests.Response, **_: Any) -> None:
         self.status = response.status_code

@@ -1,4 +1,4 @@
-"""The Langfuse sink: settings, and runs packed into requests.
+"""The Langfuse sink: settings, and what is counted.
 
 Rules that hold here:
 
@@ -12,19 +12,19 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from streamtrace.core.errors import ConfigError, MissingExtra
 from streamtrace.core.sink import ContentMode
 from streamtrace.core.summary import RunSummary, TraceIds
 from streamtrace.logs import WARNINGS
 from streamtrace.sinks.langfuse.observations import ENVIRONMENT, observations
+from streamtrace.sinks.otlp import packed
 from streamtrace.sinks.queued import QueuedSink, QueueOptions
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan
-
     from streamtrace.sinks.langfuse.pipe import Pipe
 
 CLOUD_URL = "https://cloud.langfuse.com"
@@ -35,9 +35,6 @@ RELEASES = (
     "DRONE_COMMIT_SHA",
 )  # fmt: skip
 """Who builds or hosts an app says in one of these what it is; the first that is set counts."""
-MAX_SPANS_PER_REQUEST = 64
-MAX_CHARS_PER_REQUEST = 4 * 1024 * 1024
-"""A request is full with the run that reaches one of these. A longer run still goes in one."""
 
 
 class LangfuseSink(QueuedSink):
@@ -113,25 +110,11 @@ class LangfuseSink(QueuedSink):
         if pipe is None:
             return {"disabled": len(batch)}
         dropped: Counter[str] = Counter()
-        request: list[ReadableSpan] = []
-        runs = chars = 0
-        for summary in batch:
-            try:
-                if not self._is_sampled(summary.trace):
-                    dropped["unsampled"] += 1
-                    continue
-                run = observations(summary, self._environment, self._release)
-                request += pipe.spans(summary.trace, run)
-            except Exception:  # the other runs are fine
-                dropped["export_error"] += 1
-                continue
-            runs += 1
-            chars += sum(one.chars for one in run)
-            if len(request) >= MAX_SPANS_PER_REQUEST or chars >= MAX_CHARS_PER_REQUEST:
-                dropped += _send(pipe, request, runs)
-                request, runs, chars = [], 0, 0
-        if request:
-            dropped += _send(pipe, request, runs)
+        for request in packed(self._made(pipe, batch, dropped), pipe.max_bytes):
+            if not pipe.send([span for spans in request for span in spans]):
+                answer = pipe.status or "nothing"
+                WARNINGS.warn("langfuse.answer", f"sink langfuse: Langfuse answered {answer}")
+                dropped["export_error"] += len(request)
         return dropped
 
     def release(self) -> None:
@@ -145,6 +128,23 @@ class LangfuseSink(QueuedSink):
         super().close(timeout_s)
         self.release()
 
+    def _made(
+        self, pipe: Pipe, batch: list[RunSummary], dropped: Counter[str]
+    ) -> Iterator[tuple[list[Any], int]]:
+        """The spans of each run that is to be sent; the others are counted."""
+        for summary in self.in_turn(batch):
+            try:
+                if self._is_sampled(summary.trace):
+                    run = observations(summary, self._environment, self._release)
+                    made = pipe.made(summary.trace, run)
+                else:
+                    dropped["unsampled"] += 1
+                    continue
+            except Exception:  # the other runs are fine
+                dropped["export_error"] += 1
+                continue
+            yield made
+
     def _is_sampled(self, ids: TraceIds | None) -> bool:
         """Decided as OpenTelemetry's TraceIdRatioBased does, so alike for all of a trace."""
         return ids is None or int(ids.trace_id[-16:], 16) < self._sampled_below
@@ -155,15 +155,6 @@ class LangfuseSink(QueuedSink):
         if key is None and not self._disabled:
             raise ConfigError(f"{name} is missing: give it, or set {variable}")
         return key or ""
-
-
-def _send(pipe: Pipe, request: list[ReadableSpan], runs: int) -> Counter[str]:
-    """What was dropped of the runs in the request."""
-    if pipe.send(request):
-        return Counter()
-    answer = pipe.status or "nothing"
-    WARNINGS.warn("langfuse.answer", f"sink langfuse: Langfuse answered {answer}")
-    return Counter(export_error=runs)
 
 
 def _environ(variable: str) -> str | None:

@@ -1,0 +1,88 @@
+"""The runs of one app: started here, stopped here, drained here.
+
+Rules that hold here:
+
+* A run that outlives its request is held here, so that nobody collects it, and nobody forgets it.
+* After `drain` began, none is started. What goes on is told (`RunContext.draining`), may finish
+  until the deadline, and then gets an end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from streamtrace.core.errors import ConfigError, StreamTraceError
+from streamtrace.serve.context import Agent, RunContext, StopReason
+from streamtrace.serve.run import Run, Settings
+
+DRAIN_TIMEOUT_S = 20.0
+_AFTER_DEADLINE_S = 2.0
+
+
+class Draining(StreamTraceError):
+    """No run is started any more: the server shuts down. `retry_after_s`: when to ask again."""
+
+    def __init__(self, retry_after_s: float) -> None:
+        super().__init__("the server is shutting down")
+        self.retry_after_s = retry_after_s
+
+
+class Runs:
+    """See the module docstring. One per app; for one event loop."""
+
+    def __init__(self, *, drain_timeout_s: float = DRAIN_TIMEOUT_S) -> None:
+        if drain_timeout_s < 0:
+            raise ConfigError(f"drain_timeout_s must not be negative, got {drain_timeout_s}")
+        self.drain_timeout_s = drain_timeout_s
+        self._active: dict[str, Run] = {}
+        self._deadline_s: float | None = None
+
+    @property
+    def active(self) -> tuple[Run, ...]:
+        """The runs under way, oldest first."""
+        return tuple(self._active.values())
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether no more are started."""
+        return self._deadline_s is not None
+
+    def start(self, agent: Agent, context: RunContext, settings: Settings) -> Run:
+        """Begin a run. Raises Draining, and KeyError for an id that is under way."""
+        if self._deadline_s is not None:
+            raise Draining(max(1.0, self._deadline_s - time.monotonic()))
+        if context.run_id in self._active:
+            raise KeyError(context.run_id)
+        run = self._active[context.run_id] = Run(agent, context, settings)
+        run.finished.add_done_callback(lambda _: self._active.pop(context.run_id, None))
+        run.start()
+        return run
+
+    def get(self, run_id: str) -> Run | None:
+        """The run of that id, while it is under way."""
+        return self._active.get(run_id)
+
+    def stop(self, run_id: str, reason: StopReason = "stopped") -> bool:
+        """Stop a run. `False`: there is none, or it was asked before; to ask again does no harm."""
+        run = self._active.get(run_id)
+        return run is not None and run.stop(reason)
+
+    async def drain(self, timeout_s: float | None = None) -> None:
+        """Let what goes on finish until the deadline, then end it. May be called again."""
+        if self._deadline_s is None:
+            wait_s = self.drain_timeout_s if timeout_s is None else timeout_s
+            self._deadline_s = time.monotonic() + wait_s
+            for run in self.active:
+                run.context.draining.set("drained")
+        left_s = self._deadline_s - time.monotonic()
+        finished = [run.finished for run in self.active]
+        if finished:
+            await asyncio.wait(finished, timeout=max(0.0, left_s))
+        late = self.active
+        for run in late:
+            run.stop("drained")
+        if late:
+            await asyncio.wait({run.finished for run in late}, timeout=_AFTER_DEADLINE_S)
+        for run in self.active:  # the end waits for a client who does not read
+            run.channel.abandon("drained")
