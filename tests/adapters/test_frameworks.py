@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from support.adapted import Events, generations, run_of, tool_calls
 from support.pages import ROOT
-from support.wire import events_of, frames_of
+from support.wire import events_of, frames_of, text_of
 
 from streamtrace.core import events as ev
 from streamtrace.core.summary import RunSummary
@@ -37,7 +37,11 @@ def runs_of(framework: str, tmp_path: Path) -> dict[str, Any]:
     done = subprocess.run(
         [PYTHON, HERE / f"{framework}_runs.py"],
         cwd=tmp_path,
-        env={**inherited, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={
+            **inherited,
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
         capture_output=True,
         timeout=50,
         check=False,
@@ -125,6 +129,10 @@ def test_who_closes_the_events_stops_the_agents(openai_agents):
     assert openai_agents["closed"] == 0
 
 
+def test_the_agent_of_the_docs_with_openai_agents(openai_agents):
+    assert text_of(read(openai_agents["docs"])) == "It is warm."
+
+
 # --- Google ADK --------------------------------------------------------------------------------
 
 THINKING = ("Where is it?", None, (20, 9), "STOP")
@@ -205,3 +213,8 @@ def test_the_sync_runner(google_adk):
 
 def test_who_closes_the_events_stops_the_runner(google_adk):
     assert google_adk["closed"] == 0
+
+
+def test_the_agent_of_the_docs_with_google_adk(google_adk):
+    events = read(google_adk["docs"])
+    assert [one.text for one in events if isinstance(one, ev.TextDelta)] == ["It is ", "warm."]

@@ -19,7 +19,7 @@ from google.adk.runners import InMemoryRunner
 from google.adk.tools import FunctionTool, LongRunningFunctionTool, ToolContext
 from google.genai import types
 from pydantic_core import to_jsonable_python
-from scenarios import run_all, tasks_left, told
+from scenarios import documented, run_all, tasks_left, told
 
 from streamtrace.adapters import google_adk_events
 
@@ -140,10 +140,16 @@ class Loader(BaseAgentLoader):
         return ["app"]
 
 
+async def runner_of(agent: LlmAgent, user_id: str = "u") -> InMemoryRunner:
+    """With a session."""
+    runner = InMemoryRunner(agent, app_name="app")
+    await runner.session_service.create_session(app_name="app", user_id=user_id, session_id="s")
+    return runner
+
+
 async def asked(agent: LlmAgent, *, streaming: bool = True) -> Any:
     """The events of a run, before anything is made of them."""
-    runner = InMemoryRunner(agent, app_name="app")
-    await runner.session_service.create_session(app_name="app", user_id="u", session_id="s")
+    runner = await runner_of(agent)
     mode = StreamingMode.SSE if streaming else StreamingMode.NONE
     return runner.run_async(
         user_id="u",
@@ -185,7 +191,9 @@ async def secrets() -> Any:
         "kept": {"list": [AuthCredential(auth_type="apiKey", api_key=SECRET)]},
     }
     call = types.FunctionCall(
-        name="adk_request_credential", id="call-1", args=to_jsonable_python(credentials)
+        name="adk_request_credential",
+        id="call-1",
+        args=to_jsonable_python(credentials, exclude_none=True),
     )
     event = Event(
         invocation_id="i",
@@ -200,14 +208,19 @@ async def secrets() -> Any:
 
 
 async def sync() -> Any:
-    runner = InMemoryRunner(AGENTS["tools"](), app_name="app")
-    await runner.session_service.create_session(app_name="app", user_id="u", session_id="s")
+    runner = await runner_of(AGENTS["tools"]())
     stream = runner.run(user_id="u", session_id="s", new_message=QUESTION)
     return await told(google_adk_events(stream))
 
 
 async def closed() -> Any:
     return await tasks_left(google_adk_events(asked(agent_with(hangs=True))))
+
+
+async def in_the_docs() -> Any:
+    names = {"Content": types.Content, "Part": types.Part, "RunConfig": RunConfig}
+    runner = await runner_of(agent_with(), "ann")
+    return await documented("Google ADK", runner=runner, StreamingMode=StreamingMode, **names)
 
 
 if __name__ == "__main__":
@@ -218,5 +231,6 @@ if __name__ == "__main__":
             "secrets": secrets,
             "sync": sync,
             "closed": closed,
+            "docs": in_the_docs,
         }
     )

@@ -16,7 +16,7 @@ from agents import (
     set_tracing_disabled,
 )
 from openai import AsyncOpenAI
-from scenarios import run_all, tasks_left, told
+from scenarios import documented, run_all, tasks_left, told
 
 from streamtrace.adapters import openai_agents_events
 from streamtrace.core import events as ev
@@ -171,6 +171,11 @@ async def closed() -> Any:
     return await tasks_left(openai_agents_events(running([says("Hm", "m")], hangs=True)))
 
 
+async def in_the_docs() -> Any:
+    model = Server("responses", [says("It is ", "warm.")]).model()
+    return await documented("OpenAI Agents", forecaster=Agent(name="forecaster", model=model))
+
+
 if __name__ == "__main__":
     set_tracing_disabled(True)
     run_all(
@@ -183,5 +188,6 @@ if __name__ == "__main__":
             "refused": refused,
             "cancelled": cancelled,
             "closed": closed,
+            "docs": in_the_docs,
         }
     )

@@ -9,9 +9,11 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+from support.pages import execute, python_blocks
 
 from streamtrace.core.events import Event, TextDelta
 
@@ -33,6 +35,14 @@ async def tasks_left(events: Any) -> int:
             break
     await events.aclose()
     return len(asyncio.all_tasks() - before)
+
+
+async def documented(block: str, **names: Any) -> list[Event]:
+    """What the agent of a block of docs/adapters.md says."""
+    page = "docs/adapters.md"
+    agent = execute(page, python_blocks(page)[block], names)["agent"]
+    run = SimpleNamespace(thread_id="s", messages=[{"role": "user", "content": "How is it?"}])
+    return await told(agent(run))
 
 
 def run_all(scenarios: dict[str, Scenario]) -> None:
