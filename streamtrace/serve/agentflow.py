@@ -11,7 +11,8 @@ Rules that hold here:
 
 * A client may ask for fewer steps than the server allows, never for more.
 * Whoever stops a thread stops their own runs in it. To stop it again does no harm; a thread that
-  was never theirs is not found. Threads are known to the process that ran them.
+  was never theirs is not found. Threads are known to the process that ran them. Without a door,
+  all are one user.
 """
 
 from __future__ import annotations
