@@ -80,10 +80,12 @@ class SlowLeases(MemoryLeases):
         self.renewed: list[str] = []
 
     async def acquire(self, key: str, lease: str, most: int) -> bool:
-        try:
-            await _turns()
-        finally:
-            held = await super().acquire(key, lease, most)
+        self.sent = asyncio.create_task(self._acquire(key, lease, most))
+        return await asyncio.shield(self.sent)
+
+    async def _acquire(self, key: str, lease: str, most: int) -> bool:
+        await _turns()
+        held = await super().acquire(key, lease, most)
         await _turns()
         return held
 
