@@ -6,16 +6,17 @@ Rules that hold here:
   that is cancelled again while it gives the slot back.
 * Over Redis a slot is a lease that its process renews. One that crashed renews nothing, so its
   slots are free after the lease's time.
-* What gives slots back is a task of this object, until it is done; `aclose` waits for it.
+* What takes, renews and gives back is never cancelled half-way, so a slot is given back after it
+  was taken, not before. It runs on tasks of this object, and `aclose` waits for them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from streamtrace.core.errors import ConfigError, Refusal
 from streamtrace.logs import WARNINGS
@@ -24,6 +25,8 @@ from streamtrace.serve.callers import caller_key
 
 if TYPE_CHECKING:
     from streamtrace.serve.auth import User
+
+T = TypeVar("T")
 
 RETRY_AFTER_S = 5
 """What a client is told to wait: nobody knows when a stream of its user will end."""
@@ -97,58 +100,56 @@ class Concurrency:
         self._max_streams = max_streams
         self._leases = leases or MemoryLeases()
         self._by_address = by_address
-        self._releasing: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     @asynccontextmanager
     async def slot(self, user: User | None, address: str | None = None) -> AsyncIterator[None]:
         """Hold a slot of this user's. Raises Refusal: 429 if all are taken, 503 without Redis."""
         key = caller_key(user, address, by_address=self._by_address)
         lease = secrets.token_hex(16)
+        taking = self._start(self._leases.acquire(key, lease, self._max_streams))
         try:
-            is_held = await self._leases.acquire(key, lease, self._max_streams)
+            is_held = await asyncio.shield(taking)
         except BaseException:  # cancelled, or without an answer: it may be held all the same
-            self._release(key, lease, None)
+            self._start(self._give_back(key, lease, taking))
             raise
         if not is_held:
             raise retry_later(
                 429, "too_many_streams", "Too many streams are open already.", RETRY_AFTER_S
             )
-        renewing = self._renewing(key, lease)
+        ended = asyncio.Event()
+        renewing = self._start(self._renew(key, lease, ended))
         try:
             yield
         finally:
-            await asyncio.shield(self._release(key, lease, renewing))
+            ended.set()
+            await asyncio.shield(self._start(self._give_back(key, lease, renewing)))
 
     async def aclose(self) -> None:
         """Wait until slots that were let go are given back, and close the connections to Redis."""
-        await asyncio.gather(*self._releasing)
+        while self._tasks:
+            await asyncio.wait(self._tasks)
         await self._leases.aclose()
 
-    def _renewing(self, key: str, lease: str) -> asyncio.Task[None] | None:
-        every_s = self._leases.renew_every_s
-        return None if every_s is None else asyncio.create_task(self._renew(key, lease, every_s))
+    def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
-    async def _renew(self, key: str, lease: str, every_s: float) -> None:
-        while True:
-            await asyncio.sleep(every_s)
+    async def _renew(self, key: str, lease: str, ended: asyncio.Event) -> None:
+        while self._leases.renew_every_s is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._leases.renew_every_s):
+                    await ended.wait()
+                return
             try:
                 await self._leases.renew(key, lease)
             except Refusal:
                 WARNINGS.warn("leases.renew", "the slot of a stream could not be renewed")
 
-    def _release(
-        self, key: str, lease: str, renewing: asyncio.Task[None] | None
-    ) -> asyncio.Task[None]:
-        """On a task of its own, which nobody cancels."""
-        task = asyncio.create_task(self._released(key, lease, renewing))
-        self._releasing.add(task)
-        task.add_done_callback(self._releasing.discard)
-        return task
-
-    async def _released(self, key: str, lease: str, renewing: asyncio.Task[None] | None) -> None:
-        if renewing is not None:
-            renewing.cancel()
-            await asyncio.wait([renewing])
+    async def _give_back(self, key: str, lease: str, after: asyncio.Task[Any]) -> None:
+        await asyncio.wait([after])
         try:
             await self._leases.release(key, lease)
         except Refusal:

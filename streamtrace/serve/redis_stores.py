@@ -3,6 +3,8 @@
 Rules that hold here:
 
 * What must happen in one step happens in one command or one script.
+* A command is never cancelled half-way, whoever asked and left: a connection with an answer that
+  nobody reads is lost to its pool. What was asked is answered, or given up, within seconds.
 * Every key has an end, and begins with a namespace, so that deployments can share a server.
 * Redis that cannot be reached within seconds is a refusal, 503: a door that cannot count or look up
   stays shut. The address of Redis, which may hold a password, is told to nobody.
@@ -10,10 +12,10 @@ Rules that hold here:
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from streamtrace.core.errors import ConfigError, MissingExtra
 from streamtrace.logs import WARNINGS
@@ -30,6 +32,8 @@ except ModuleNotFoundError as error:
 if TYPE_CHECKING:
     from limits import RateLimitItem
 
+T = TypeVar("T")
+
 NAMESPACE = "streamtrace"
 ANSWERS_WITHIN_S = 2.0
 MAX_CONNECTIONS = 32
@@ -38,29 +42,46 @@ MIN_LEASE_S = 1
 RENEWALS_PER_LEASE = 3
 
 
-def connect(url: str) -> Redis:
-    """A client that connects when it is first used. Raises ConfigError for what is no URL of Redis:
-    `redis://`, `rediss://` or `unix://`."""
-    try:
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=MAX_CONNECTIONS,
-            timeout=ANSWERS_WITHIN_S,  # who waits for a connection
-            socket_timeout=ANSWERS_WITHIN_S,
-            socket_connect_timeout=ANSWERS_WITHIN_S,
-            retry=Retry(NoBackoff(), 1),  # a connection that was kept may be gone
-        )
-    except ValueError:
-        raise ConfigError(
-            "the URL of Redis must be like redis://host:6379/0, rediss://... or unix:///path"
-        ) from None
-    return Redis.from_pool(pool)
+class Client:
+    """A client of Redis that connects when it is first used.
+
+    Raises ConfigError for what is no URL of Redis: `redis://`, `rediss://` or `unix://`.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            self.pool = BlockingConnectionPool.from_url(
+                url,
+                max_connections=MAX_CONNECTIONS,
+                timeout=ANSWERS_WITHIN_S,  # who waits for a connection
+                socket_timeout=ANSWERS_WITHIN_S,
+                socket_connect_timeout=ANSWERS_WITHIN_S,
+                retry=Retry(NoBackoff(), 1),  # a connection that was kept may be gone
+            )
+        except ValueError:
+            raise ConfigError(
+                "the URL of Redis must be like redis://host:6379/0, rediss://... or unix:///path"
+            ) from None
+        self.redis = Redis.from_pool(self.pool)
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def ask(self, command: Awaitable[T]) -> T:
+        """The answer to a command. Raises Refusal (503) without one."""
+        task = asyncio.create_task(_answer(command))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
+    async def aclose(self) -> None:
+        """Wait for the answers that are to come, and close the connections."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        await self.redis.aclose()
 
 
-@contextmanager
-def _refusing() -> Iterator[None]:
+async def _answer(command: Awaitable[T]) -> T:
     try:
-        yield
+        return await command
     except RedisError as error:
         WARNINGS.warn("redis", f"Redis did not answer: {type(error).__name__}")
         raise retry_later(
@@ -72,23 +93,21 @@ class RedisTicketStore:
     """Tickets that any process redeems: `Tickets(RedisTicketStore("redis://localhost"))`."""
 
     def __init__(self, url: str, *, namespace: str = NAMESPACE) -> None:
-        self._redis = connect(url)
+        self._client = Client(url)
         self._prefix = f"{namespace}:ticket:"
 
     async def put(self, key: str, value: bytes, ttl_s: int) -> None:
         """Keep the value for so long. Raises Refusal (503)."""
-        with _refusing():
-            await self._redis.set(self._prefix + key, value, ex=ttl_s)
+        await self._client.ask(self._client.redis.set(self._prefix + key, value, ex=ttl_s))
 
     async def take(self, key: str) -> bytes | None:
         """The value, once. Raises Refusal (503)."""
-        with _refusing():
-            value = await self._redis.getdel(self._prefix + key)
+        value = await self._client.ask(self._client.redis.getdel(self._prefix + key))
         return value.encode() if isinstance(value, str) else value
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._redis.aclose()
+        await self._client.aclose()
 
 
 # A sorted set per key: leases, each with the millisecond at which it ends. A script that is sent
@@ -124,30 +143,27 @@ class RedisLeases:
             raise ConfigError(f"ttl_s must be at least {MIN_LEASE_S}, got {ttl_s!r}")
         self.renew_every_s: float | None = ttl_s / RENEWALS_PER_LEASE
         self._ttl_ms = int(ttl_s * 1000)
-        self._redis = connect(url)
+        self._client = Client(url)
         self._prefix = f"{namespace}:streams:"
-        self._acquire = self._redis.register_script(_ACQUIRE)
-        self._renew = self._redis.register_script(_RENEW)
+        self._acquire = self._client.redis.register_script(_ACQUIRE)
+        self._renew = self._client.redis.register_script(_RENEW)
 
     async def acquire(self, key: str, lease: str, most: int) -> bool:
         """Hold this lease, if the key has fewer than `most`. Raises Refusal (503)."""
-        with _refusing():
-            held = await self._acquire([self._prefix + key], [lease, most, self._ttl_ms])
-        return bool(held)
+        asked = self._acquire([self._prefix + key], [lease, most, self._ttl_ms])
+        return bool(await self._client.ask(asked))
 
     async def renew(self, key: str, lease: str) -> None:
         """Hold on to a lease that is still held. Raises Refusal (503)."""
-        with _refusing():
-            await self._renew([self._prefix + key], [lease, self._ttl_ms])
+        await self._client.ask(self._renew([self._prefix + key], [lease, self._ttl_ms]))
 
     async def release(self, key: str, lease: str) -> None:
         """Give it back. Raises Refusal (503)."""
-        with _refusing():
-            await self._redis.zrem(self._prefix + key, lease)
+        await self._client.ask(self._client.redis.zrem(self._prefix + key, lease))
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._redis.aclose()
+        await self._client.aclose()
 
 
 class RedisWindows:
@@ -157,24 +173,23 @@ class RedisWindows:
         from limits.aio.storage import RedisStorage  # noqa: PLC0415 - of another extra
         from limits.aio.strategies import MovingWindowRateLimiter  # noqa: PLC0415
 
-        self._redis = connect(url)
+        self._client = Client(url)
         storage = RedisStorage(
             "async+redis://",
             implementation="redispy",
             key_prefix=f"{namespace}:requests",
-            connection_pool=self._redis.connection_pool,  # type: ignore[arg-type]
+            connection_pool=self._client.pool,  # type: ignore[arg-type]
         )
         self._limiter = MovingWindowRateLimiter(storage)
         self._item = item
 
     async def hit(self, key: str) -> float | None:
         """Count one; or say when the next will be counted. Raises Refusal (503)."""
-        with _refusing():
-            if await self._limiter.hit(self._item, key):
-                return None
-            stats = await self._limiter.get_window_stats(self._item, key)
+        if await self._client.ask(self._limiter.hit(self._item, key)):
+            return None
+        stats = await self._client.ask(self._limiter.get_window_stats(self._item, key))
         return stats.reset_time - time.time()
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._redis.aclose()
+        await self._client.aclose()

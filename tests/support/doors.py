@@ -123,7 +123,8 @@ async def check_slots_are_free_after_cancellation(concurrency: Concurrency) -> N
         await asyncio.sleep(0)
         task.cancel()
         await asyncio.wait([task])
-    await asyncio.gather(*concurrency._releasing)
+    while concurrency._tasks:
+        await asyncio.wait(concurrency._tasks)
     async with concurrency.slot(ALICE), concurrency.slot(ALICE):
         assert await is_full(concurrency)
 
@@ -151,7 +152,8 @@ async def check_slots_under_concurrency(*processes: Concurrency) -> None:
             refused.add(refusal.status)
 
     await asyncio.gather(*(stream(one) for one in processes for _ in range(50)))
-    assert (most, held) == (2, 0)
+    assert most <= 2
+    assert held == 0
     assert refused <= {429}
-    assert served >= 2
+    assert served >= 1
     assert not await is_full(processes[0])
