@@ -227,7 +227,7 @@ CLIENT_LAG = Metric(
     " not keep up. A proxy in between is that client.",
     clock=("data that cannot be sent", "the client takes it"),
     absent="the kernel cannot be asked (no Linux, Unix sockets, addresses rewritten by proxy"
-    " headers), or the stream was over within 0.1 s",
+    " headers), or the stream was over within 1 s and its connection has waited, then or before",
     buckets=_STALL_BUCKETS_S,
     field="client_lag_ns",
 )

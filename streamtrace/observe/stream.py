@@ -251,7 +251,12 @@ class Stream:
     def _start(self) -> None:
         """Tell the sinks, before anything is decoded."""
         settings, opening, exchange = self._settings, self._opening, self._exchange
-        self._lag = ClientLag(self._pump.tcp_diag, exchange.client, exchange.scope.get("server"))
+        self._lag = ClientLag(
+            self._pump.tcp_diag,
+            exchange.client,
+            exchange.scope.get("server"),
+            exchange.started_ns,
+        )
         route = opening.route()
         opening.route = lambda: route  # the other one holds the scope
         self._modes = settings.fanout.modes(route)
