@@ -45,7 +45,7 @@ pin:
 	.ci/pin "$(PY)"
 
 clean:
-	rm -rf $(VENV) $(VENV)-langgraph .services tests/clients/node_modules \
+	rm -rf $(VENV) $(VENV)-langgraph $(VENV)-frameworks .services tests/clients/node_modules \
 	  dashboards/preview/node_modules dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/ready-demo: $(INPUTS)
@@ -53,9 +53,9 @@ $(VENV)/ready-demo: $(INPUTS)
 	@touch $@
 
 $(VENV)/ready-dev: $(INPUTS) .ci/clients tests/clients/package.json .ci/services \
-  .ci/producers tests/producers/langgraph-constraints.txt
+  .ci/producers $(wildcard tests/producers/*-constraints.txt)
 	.ci/setup $(VENV) "$(PY)" -e '.[all]' --group dev
 	.ci/clients $(VENV)
-	.ci/producers $(VENV)-langgraph $(BIN)/python
+	.ci/producers $(VENV) $(BIN)/python
 	.ci/services
 	@touch $@

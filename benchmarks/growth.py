@@ -108,7 +108,7 @@ async def lengths(sizes: Sequence[int], count: int, receivers: Receivers) -> Res
     for number, name in rounds.turns(tuple(found), count):
         size = int(name) if number else 2
         streams = streams_of(size)
-        for _ in range(PAIRS if streams > 1 else 1):
+        for _ in range(PAIRS if streams > 1 and count > 1 else 1):
             few = await observed.take(flow, 1, streams)
             many = await observed.take(flow, size, streams)
             path_us = many["all"].path_us - many["bare"].path_us

@@ -27,6 +27,7 @@ from starlette.types import ASGIApp
 
 from streamtrace.core import events as ev
 from streamtrace.core.errors import Disconnected, MissingExtra, Refusal
+from streamtrace.core.jsonio import clean_text
 from streamtrace.dialects.base import Envelope
 from streamtrace.dialects.encode.a2a import A2AEncoder, A2AToolsEncoder
 from streamtrace.serve.answers import retry_later, send_refusal
@@ -134,11 +135,20 @@ class A2AExecutor(AgentExecutor):
         events = _joined(run, encoder) if whole else run.channel
         async for event in events:
             for frame in encoder.encode(event):
-                told = ParseDict(frame.json(), pb.StreamResponse())
+                told = ParseDict(_clean(frame.json()), pb.StreamResponse())
                 update = getattr(told, told.WhichOneof("payload"))
                 if isinstance(update, pb.TaskStatusUpdateEvent):
                     update.status.timestamp.GetCurrentTime()
                 yield update
+
+
+def _clean(value: Any) -> Any:
+    """The same without halves of characters, which protobuf does not hold."""
+    if isinstance(value, str):
+        return clean_text(value)
+    if isinstance(value, dict):
+        return {clean_text(key): _clean(one) for key, one in value.items()}
+    return [_clean(one) for one in value] if isinstance(value, list) else value
 
 
 async def _joined(run: Run, encoder: A2AEncoder) -> AsyncIterator[ev.Event]:

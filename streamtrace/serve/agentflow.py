@@ -11,7 +11,8 @@ Rules that hold here:
 
 * A client may ask for fewer steps than the server allows, never for more.
 * Whoever stops a thread stops their own runs in it. To stop it again does no harm; a thread that
-  was never theirs is not found. Threads are known to the process that ran them.
+  was never theirs is not found. Threads are known to the process that ran them. Without a door,
+  all are one user.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from streamtrace.serve.auth import User
 from streamtrace.serve.body import checked_id
 from streamtrace.serve.context import Agent, RunContext
 from streamtrace.serve.endpoint import Door, Endpoint, NotFound, is_of
+from streamtrace.serve.filters import AGENTFLOW_GRANULARITY, filters_for
 from streamtrace.serve.response import Delivery, Receive, Scope, Send
 from streamtrace.serve.run import Run, Settings
 from streamtrace.serve.runs import Runs
@@ -42,7 +44,13 @@ MAX_THREADS = 4096
 Granularities = Mapping[str, Sequence[Callable[[RunContext], Stage]]]
 """What a client may ask for as `response_granularity`: its filters. The first is the default."""
 
-AS_IT_COMES: Granularities = MappingProxyType({"low": ()})
+GRANULARITIES: Granularities = MappingProxyType(
+    {
+        name: filters_for(granularity, state=state)
+        for name, (granularity, state) in AGENTFLOW_GRANULARITY.items()
+    }
+)
+"""Low: single tokens, without the state. Partial: in batches. Full: in batches, with the state."""
 
 _METHOD = Refusal(405, "method_not_allowed", "This method is not served here.", {"Allow": "POST"})
 
@@ -54,7 +62,7 @@ class GraphStream(Endpoint):
         self,
         agent: Agent,
         *,
-        granularities: Granularities = AS_IT_COMES,
+        granularities: Granularities = GRANULARITIES,
         runs: Runs | None = None,
         settings: Settings = Settings(),  # noqa: B008  immutable
         delivery: Delivery = Delivery(),  # noqa: B008  immutable

@@ -26,7 +26,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from io import StringIO
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, TypedDict, get_args
 
 import msgspec
 
@@ -38,6 +38,17 @@ from streamtrace.serve.whole import Message, Messages
 Policy = Literal["block", "drop", "coalesce", "disconnect"]
 
 _DELTAS = (ev.TextDelta, ev.ReasoningDelta)
+
+
+class ChannelOptions(TypedDict, total=False):
+    """What a channel can be made with."""
+
+    policy: Policy
+    max_events: int
+    max_bytes: int
+    window_s: float
+    whole_messages: bool
+    clock_ns: Callable[[], int]
 
 
 class ChannelCounts(msgspec.Struct):
@@ -106,7 +117,7 @@ class Channel:
         self._full = self._when_full[policy]
         self._joins = policy == "coalesce"
         self._messages = Messages(max_bytes if whole_messages else 0) if policy == "drop" else None
-        self._max_events, self._max_bytes = max_events, max_bytes
+        self._max_events, self.max_bytes = max_events, max_bytes
         self._window_ns = int(window_s * 1_000_000_000) if self._joins else 0
         self._clock_ns = clock_ns
         self._kept: deque[_Entry] = deque()
@@ -138,7 +149,7 @@ class Channel:
 
         Raises ClientGone if the consumer has left, or was too slow under `disconnect`.
         """
-        size = event_bytes(event, self._max_bytes)
+        size = event_bytes(event, self.max_bytes)
         if self._puts_since_take >= self._max_events or not self._has_room(size):
             await asyncio.sleep(0)
             self._puts_since_take = 0
@@ -151,7 +162,7 @@ class Channel:
             if self._abandoned:
                 raise ClientGone(self.reason)
             raise RuntimeError(f"put into a channel that was closed: {self.reason}")
-        size = event_bytes(event, self._max_bytes) if size_bytes is None else size_bytes
+        size = event_bytes(event, self.max_bytes) if size_bytes is None else size_bytes
         if self._joins and self._join(event, size - EVENT_BYTES):
             return True
         if not self._has_room(size):
@@ -219,7 +230,7 @@ class Channel:
     def _has_room(self, size: int) -> bool:
         queued = len(self._kept) + len(self._loose)
         return not queued or (
-            queued < self._max_events and self.queued_bytes + size <= self._max_bytes
+            queued < self._max_events and self.queued_bytes + size <= self.max_bytes
         )
 
     def _append(self, event: ev.Event, size: int) -> None:
@@ -266,7 +277,7 @@ class Channel:
     def _drop(self, event: ev.Event, size: int) -> bool:
         kept_bytes = self.queued_bytes - self._loose_bytes
         if self._kept and (
-            len(self._kept) >= self._max_events or kept_bytes + size > self._max_bytes
+            len(self._kept) >= self._max_events or kept_bytes + size > self.max_bytes
         ):  # even with no delta in it, there is no room
             if not isinstance(event, _DELTAS):
                 return False
@@ -325,7 +336,7 @@ class Channel:
         if (
             type(last) is not type(event)
             or last.message_id != event.message_id
-            or self.queued_bytes + size > self._max_bytes
+            or self.queued_bytes + size > self.max_bytes
         ):
             return False
         if tail.pieces is None:

@@ -9,8 +9,9 @@ Rules that hold here:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, Protocol, cast, get_args
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -21,29 +22,54 @@ from streamtrace.serve.answers import retry_later, send_json, send_refusal
 from streamtrace.serve.asked import context_of
 from streamtrace.serve.auth import Auth, AuthRequest, User, authenticate
 from streamtrace.serve.body import MAX_BYTES, TIMEOUT_S, checked_id, read_json
+from streamtrace.serve.callers import address_of
 from streamtrace.serve.context import Agent, RunContext
+from streamtrace.serve.filters import Granularity, filters_for
 from streamtrace.serve.response import Delivery, EventStream, Receive, Scope, Send
 from streamtrace.serve.run import Run, Settings
 from streamtrace.serve.runs import Draining, Runs
+from streamtrace.serve.stages import Stage
 from streamtrace.serve.wire import written
 
 DIALECT_PARAMETER = "dialect"
+GRANULARITY_PARAMETER = "granularity"
 
 NotFound = Refusal(404, "not_found", "There is no such run.")
 _METHOD = Refusal(405, "method_not_allowed", "This method is not served here.", {"Allow": "POST"})
 _BUSY = Refusal(409, "run_exists", "A run of this id is under way.")
+_GRANULARITY = Refusal(400, "unknown_granularity", "This granularity is not served here.")
 _DIALECT = Refusal(400, "unknown_dialect", "This vocabulary is not served here.")
+
+
+class Rate(Protocol):
+    """What `RateLimit` is to a door."""
+
+    async def check(self, user: User | None, address: str | None = None) -> None:
+        """Count a request. Raises Refusal."""
+
+
+class Slots(Protocol):
+    """What `Concurrency` is to a door."""
+
+    def slot(
+        self, user: User | None, address: str | None = None
+    ) -> contextlib.AbstractAsyncContextManager[None]:
+        """A slot, for the time of the block. Raises Refusal."""
 
 
 class Door(msgspec.Struct, frozen=True, kw_only=True):
     """Who is let in, and with how much.
 
     auth             who asks; `None`: anybody
+    rate             how often a user may start runs: a `RateLimit`
+    concurrency      how many a user may have at once: a `Concurrency`
     max_body_bytes   of the request
     body_timeout_s   for the request's body to arrive
     """
 
     auth: Auth | None = None
+    rate: Rate | None = None
+    concurrency: Slots | None = None
     max_body_bytes: int = MAX_BYTES
     body_timeout_s: float = TIMEOUT_S
 
@@ -61,13 +87,26 @@ class Door(msgspec.Struct, frozen=True, kw_only=True):
         user = None if self.auth is None else await authenticate(self.auth, asked)
         return asked, user
 
+    @contextlib.asynccontextmanager
+    async def admitted(self, user: User | None, scope: Scope) -> AsyncIterator[None]:
+        """For the time of a stream. Raises Refusal if the user asks too often, or for too much."""
+        address = address_of(scope)
+        if self.rate is not None:
+            await self.rate.check(user, address)
+        if self.concurrency is None:
+            yield
+        else:
+            async with self.concurrency.slot(user, address):
+                yield
+
 
 class Endpoint:
     """The ASGI app of one path.
 
     POST: the body is the agent's input, as JSON. GET, where `allow_get` (for `EventSource`): the
     query is. With several `dialects` the client may choose, by the query's `dialect`; the first is
-    meant where it does not.
+    meant where it does not. The query's `granularity` says how finely text is cut: `tokens`,
+    `batches` or `messages`.
     """
 
     def __init__(
@@ -98,14 +137,15 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        try:
-            dialect, run = await self._start(scope, receive)
-        except Refusal as refusal:
-            await self.refuse(refusal, scope, send)
-        except Disconnected:
-            return
-        else:
-            await self.answer(run, dialect, scope, receive, send)
+        async with contextlib.AsyncExitStack() as held:
+            try:
+                dialect, run = await self._start(scope, receive, held)
+            except Refusal as refusal:
+                await self.refuse(refusal, scope, send)
+            except Disconnected:
+                return
+            else:
+                await self.answer(run, dialect, scope, receive, send)
 
     # What a vocabulary may have in a way of its own.
 
@@ -123,12 +163,15 @@ class Endpoint:
         """Tell the run to the client."""
         await EventStream(run, dialect, delivery=self.delivery)(scope, receive, send)
 
-    async def _start(self, scope: Scope, receive: Receive) -> tuple[Dialect, Run]:
+    async def _start(
+        self, scope: Scope, receive: Receive, held: contextlib.AsyncExitStack
+    ) -> tuple[Dialect, Run]:
         method = scope["method"]
         if method != "POST" and not (self._allow_get and method == "GET"):
             raise _METHOD
         query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
         dialect = self._dialect(query.pop(DIALECT_PARAMETER, None))
+        filters = _filters(query.pop(GRANULARITY_PARAMETER, None))
         asked, user = await self._door.enter(scope, receive if method == "POST" else None)
         context = self._read(
             asked.body if method == "POST" else query,
@@ -136,7 +179,11 @@ class Endpoint:
             path_params=scope.get("path_params", {}),
             user=user,
         )
-        return dialect, begin(self.runs, self._agent, context, self.settings_of(context))
+        await held.enter_async_context(self._door.admitted(user, scope))
+        settings = self.settings_of(context)
+        if filters:
+            settings = msgspec.structs.replace(settings, filters=(*settings.filters, *filters))
+        return dialect, begin(self.runs, self._agent, context, settings)
 
     def _dialect(self, name: str | None) -> Dialect:
         if name is None:
@@ -145,6 +192,14 @@ class Endpoint:
             if dialect.name == name:
                 return dialect
         raise _DIALECT
+
+
+def _filters(granularity: str | None) -> tuple[Callable[[object], Stage], ...]:
+    if granularity is None:
+        return ()
+    if granularity not in get_args(Granularity):
+        raise _GRANULARITY
+    return filters_for(cast("Granularity", granularity))
 
 
 def begin(runs: Runs, agent: Agent, context: RunContext, settings: Settings) -> Run:

@@ -12,7 +12,7 @@ Rules that hold here:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from io import StringIO
 from typing import Literal, get_args
 
@@ -225,6 +225,14 @@ def stages_for(granularity: Granularity = "tokens", *, state: bool = True) -> li
     elif granularity == "messages":
         stages.append(WholeMessages())
     return stages
+
+
+def filters_for(
+    granularity: Granularity = "tokens", *, state: bool = True
+) -> tuple[Callable[[object], Stage], ...]:
+    """`stages_for`, made anew for each run. Raises ConfigError."""
+    count = len(stages_for(granularity, state=state))
+    return tuple(lambda _, at=at: stages_for(granularity, state=state)[at] for at in range(count))
 
 
 AGENTFLOW_GRANULARITY: dict[str, tuple[Granularity, bool]] = {

@@ -13,12 +13,12 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from streamtrace.dialects.base import Dialect
-from streamtrace.serve.agentflow import AS_IT_COMES, Granularities, GraphStop, GraphStream
+from streamtrace.serve.agentflow import GRANULARITIES, Granularities, GraphStop, GraphStream
 from streamtrace.serve.asked import context_of
 from streamtrace.serve.auth import Auth
 from streamtrace.serve.context import Agent, RunContext
 from streamtrace.serve.drain import draining
-from streamtrace.serve.endpoint import Door, Endpoint, StopEndpoint
+from streamtrace.serve.endpoint import Door, Endpoint, Rate, Slots, StopEndpoint
 from streamtrace.serve.openai_api import ChatCompletions, Models
 from streamtrace.serve.response import Delivery
 from streamtrace.serve.run import Settings
@@ -42,12 +42,14 @@ class AgentRouter:
         self,
         *,
         auth: Auth | None = None,
+        rate: Rate | None = None,
+        concurrency: Slots | None = None,
         settings: Settings = Settings(),  # noqa: B008  immutable
         delivery: Delivery = Delivery(),  # noqa: B008  immutable
         runs: Runs | None = None,
     ) -> None:
         self.runs = runs or Runs()
-        self.door = Door(auth=auth)
+        self.door = Door(auth=auth, rate=rate, concurrency=concurrency)
         self.settings = settings
         self.delivery = delivery
         self.routes: list[BaseRoute] = []
@@ -146,7 +148,7 @@ class AgentRouter:
         agent: Agent,
         prefix: str = "/v1/graph",
         *,
-        granularities: Granularities = AS_IT_COMES,
+        granularities: Granularities = GRANULARITIES,
         settings: Settings | None = None,
         delivery: Delivery | None = None,
         allow_get: bool = False,

@@ -3,8 +3,8 @@
 Rules that hold here:
 
 * The run says its ids first, before the agent has said anything, and exactly one end, last.
-* What the agent raises becomes an error event with a fixed sentence; the text of a `PublicError`
-  is for users. Nothing else of an exception leaves the process; its class goes to the log.
+* What the agent raises, or tells as a failure, becomes an error event with a fixed sentence; only
+  the text of a `PublicError` is for users. Of an exception its class goes to the log.
 * Every event passes the strict machine before anybody sees it: what is out of order ends the run.
 * Who wants it to end sets the token, with the reason, and cancels the agent where it awaits. What
   ends are told by `ENDS`, in one table.
@@ -216,6 +216,8 @@ class Run:
             async for event in events:
                 self._obey()
                 kind = type(event)
+                if isinstance(event, ev.RunFailed):  # frameworks put an exception's text into it
+                    return msgspec.structs.replace(event, message=SORRY)
                 if kind in ev.TERMINAL:
                     return event
                 if kind in self._steps:

@@ -27,6 +27,7 @@ from streamtrace.core.jsonio import dump_json, load_json
 from streamtrace.dialects.base import Dialect, Encoder
 from streamtrace.serve.answers import send_refusal
 from streamtrace.serve.asked import context_of
+from streamtrace.serve.auth import AuthRequest, User
 from streamtrace.serve.context import Agent, RunContext
 from streamtrace.serve.endpoint import Door, begin
 from streamtrace.serve.response import Delivery, Receive, Scope, Send, deliver, envelope_of
@@ -68,11 +69,18 @@ class WebSocketEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         await receive()  # websocket.connect
-        try:
-            asked, user = await self._door.enter(scope, None)
-        except Refusal as refusal:
-            await send_refusal(refusal, scope, send)
-            return
+        async with contextlib.AsyncExitStack() as held:
+            try:
+                asked, user = await self._door.enter(scope, None)
+                await held.enter_async_context(self._door.admitted(user, scope))
+            except Refusal as refusal:
+                await send_refusal(refusal, scope, send)
+            else:
+                await self._serve(asked, user, scope, receive, send)
+
+    async def _serve(
+        self, asked: AuthRequest, user: User | None, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         await send({"type": "websocket.accept"})
 
         def start(value: dict[str, Any]) -> Run:

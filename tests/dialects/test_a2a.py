@@ -37,7 +37,7 @@ from streamtrace.dialects.a2a import A2A
 from streamtrace.dialects.a2a_03 import A2A03
 from streamtrace.dialects.base import Dialect, Envelope, Fit, Head
 from streamtrace.dialects.detect import by_name
-from streamtrace.dialects.encode.a2a import MAX_ARTIFACTS
+from streamtrace.dialects.encode.a2a import MAX_ARTIFACTS, MAX_CALLS, A2AToolsEncoder
 
 STREAMS = {one.name: one for one in RECORDED if one.dialect in ("a2a", "a2a-0.3")}
 SAID_TWICE = {
@@ -749,6 +749,48 @@ def test_text_of_a_message_that_was_finished_is_another_artifact(message_id) -> 
     again = events_of(A2A(), frames_of(write(part * 3, ENVELOPES[0])))
     told = [one.message_id for one in again if isinstance(one, ev.TextDelta | ev.MessageFinished)]
     assert told == [one for one in (given, f"{given}-1", f"{given}-2") for _ in part]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "whole", "told"),
+    [
+        (['{"a":', "1}"], None, '{"a":1}'),
+        ([], '{"a":1}', '{"a":1}'),
+        ([], None, "{}"),
+        (["[1]"], None, '{"arguments":"[1]"}'),
+    ],
+)
+def test_tools_are_written_as_adk_does_for_those_who_want_them(
+    pieces: list[str], whole: str | None, told: str
+) -> None:
+    encoder = A2AToolsEncoder(ENVELOPES[0])
+    events = [
+        STARTED,
+        ev.ToolCallStarted(tool_call_id="c", name="f"),
+        *[ev.ToolCallArgumentsDelta(tool_call_id="c", delta=piece) for piece in pieces],
+        ev.ToolCallReady(tool_call_id="c", arguments=whole),
+        ev.ToolCallReady(tool_call_id="c", arguments="again"),
+        ev.ToolCallResult(tool_call_id="c", result="sunny"),
+        ev.ToolCallResult(tool_call_id="d", result='{"b":2}', is_error=True),
+        FINISHED,
+    ]
+    written = b"".join(encode_frame(frame) for one in events for frame in encoder.encode(one))
+    again = events_of(A2A(), frames_of(written))
+    assert [one for one in again if not isinstance(one, ev.Custom)] == [
+        STARTED,
+        ev.ToolCallStarted(tool_call_id="c", name="f"),
+        ev.ToolCallReady(tool_call_id="c", arguments=told),
+        ev.ToolCallResult(tool_call_id="c", result='{"result":"sunny"}'),
+        ev.ToolCallResult(tool_call_id="d", result='{"b":2}'),
+        FINISHED,
+    ]
+
+
+def test_calls_that_are_not_ready_are_bounded() -> None:
+    encoder: Any = A2AToolsEncoder(ENVELOPES[0])
+    for number in range(MAX_CALLS + 9):
+        list(encoder.encode(ev.ToolCallStarted(tool_call_id=str(number))))
+    assert len(encoder._calls) == MAX_CALLS
 
 
 # --- read by the real clients, over the network ------------------------------------------------

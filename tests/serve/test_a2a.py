@@ -187,6 +187,19 @@ async def test_tool_calls_are_told_where_that_is_wanted(version: str) -> None:
 
 
 @versions
+async def test_half_a_character_does_no_harm(version: str) -> None:
+    async def agent(run: RunContext) -> AsyncIterator[ev.Event]:
+        yield ev.TextDelta(text="half \ud83d")
+        yield ev.ToolCallStarted(tool_call_id="c", name="f")
+        yield ev.ToolCallReady(tool_call_id="c", arguments='{"a":"\\ud83d","b":[1,"\\ud83d"]}')
+
+    async with serving(agent, tell_tools=True) as served, served.client(version) as client:
+        updates = await tell(client, "hello")
+    assert list(texts(updates).values()) == ["half \N{REPLACEMENT CHARACTER}"]
+    assert last_state(updates) == "COMPLETED"
+
+
+@versions
 async def test_errors(version: str) -> None:
     async with serving() as served, served.client(version) as client:
         failed = await tell(client, "fail")

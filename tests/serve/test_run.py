@@ -93,6 +93,16 @@ async def test_an_agent_that_fails_before_it_gives_an_iterator() -> None:
     assert await end_of(odd) == failed
 
 
+async def test_a_failure_that_an_agent_tells_is_told_without_its_text() -> None:
+    """Frameworks, and adapters of them, put the text of an exception there."""
+
+    async def agent(run: RunContext) -> AsyncIterator[ev.Event]:
+        yield HELLO
+        yield ev.RunFailed(type="RateLimitError", message=CANARY)
+
+    assert await end_of(agent) == ev.RunFailed(type="RateLimitError", message=SORRY)
+
+
 async def test_an_agent_that_cancels_itself_was_cancelled() -> None:
     assert await end_of(raising(asyncio.CancelledError())) == ENDS["cancelled"]()
 
