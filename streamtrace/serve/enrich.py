@@ -107,14 +107,17 @@ class CitationEnricher:
             return []
         text = self._begun.pop(delta.message_id, "") + delta.text
         cited: list[ev.Source] = []
-        end = 0
         for marker in _marker.finditer(text):
-            end = marker.end()
             for key in _separator.split(marker[1]):
                 source = self._untold.pop(key.strip(), None)
                 if source is not None:
                     cited.append(source)
-        start = text.rfind("[", end)
-        if start >= 0 and len(text) - start <= MAX_KEY_CHARS + 1 and "\n" not in text[start:]:
+        start = text.rfind("[")
+        if (
+            start >= 0
+            and "]" not in text[start:]
+            and len(text) - start <= MAX_KEY_CHARS + 1
+            and "\n" not in text[start:]
+        ):
             remember(self._begun, delta.message_id, text[start:], MAX_MESSAGES)
         return cited

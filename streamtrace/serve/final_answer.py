@@ -71,7 +71,7 @@ class FinalAnswer:
         self._hold_chars, self._beyond = hold_chars, beyond
         self._turn = _Turn.OPEN
         self._guards: dict[str | None, Guards] = {}
-        self._unstarted: dict[str | None, ev.MessageStarted] = {}
+        self._open: dict[str | None, ev.MessageStarted | None] = {}  # with its start, until told
         self._held: list[ev.Event] = []
         self._held_chars = 0
         self._held_bytes = 0
@@ -191,19 +191,25 @@ class FinalAnswer:
 
     def _tell(self, event: ev.Event) -> None:
         if isinstance(event, ev.MessageStarted):
-            remember(self._unstarted, event.message_id, event, MAX_MESSAGES)
+            self._open.pop(event.message_id, None)
+            remember(self._open, event.message_id, event, MAX_MESSAGES)
             return
         if isinstance(event, ev.TextDelta):
             self._told_chars += len(event.text)
-            started = self._unstarted.pop(event.message_id, None)
-            if started is None and event.message_id is None and self._unstarted:
-                _, started = self._unstarted.popitem()  # text without an id is of the last
-            if started is not None:
-                self._told.append(started)
-        elif isinstance(event, ev.MessageFinished) and event.message_id in self._unstarted:
-            del self._unstarted[event.message_id]  # nothing of it was told
-            return
+            key = self._message_of(event.message_id)
+            untold_start = self._open.get(key)
+            if untold_start is not None:
+                self._open[key] = None
+                self._told.append(untold_start)
+        elif isinstance(event, ev.MessageFinished):
+            untold_start = self._open.pop(self._message_of(event.message_id), None)
+            if untold_start is not None:
+                return
         self._told.append(event)
+
+    def _message_of(self, message_id: str | None) -> str | None:
+        """Text without an id is of the message that was opened last."""
+        return next(reversed(self._open), None) if message_id is None else message_id
 
     # --- guards ----------------------------------------------------------------------------
 

@@ -266,8 +266,7 @@ class Run:
             """It was asked to end, and does."""
         self._machine.strict = False  # an end may come at any time, and interrupts what it likes
         try:
-            held = await self._held()
-            self._machine.feed(end, self._at_ns())
+            held = await self._held(end)
             with contextlib.suppress(ClientGone):
                 for shown in [*held, end]:
                     await self._put(shown)
@@ -275,18 +274,21 @@ class Run:
             self.channel.close()
             self._summarise()
 
-    async def _held(self) -> list[ev.Event]:
-        """What the stages hold back. They are the user's: whatever they do, the end follows."""
+    async def _held(self, end: ev.Event) -> list[ev.Event]:
+        """What the stages hold back, and tell now that they hear of the end. They are the user's:
+        whatever they do, the end follows."""
         held: list[ev.Event] = []
         try:
             async with asyncio.timeout(_GRACE_S):
                 for told in await self._enrich.flush():
                     self._machine.feed(told, self._at_ns())
                     held += await self._filter.feed(told)
+                held += await self._filter.feed(end)
                 held += await self._filter.flush()
         except Exception as error:
             self._failed(error)
-        return held
+        self._machine.feed(end, self._at_ns())
+        return [one for one in held if type(one) not in ev.TERMINAL]
 
     def _at_ns(self) -> int:
         return time.monotonic_ns() - self._began_ns

@@ -115,6 +115,7 @@ class ChannelLaws(RuleBasedStateMachine):
         self.getting: asyncio.Task[ev.Event | None] | None = None
         self.accepted: list[ev.Event] = []
         self.delivered: list[ev.Event] = []
+        self.heaviest = 0
         self.closed = self.gone = self.ended = False
 
     def look(self) -> None:
@@ -160,6 +161,7 @@ class ChannelLaws(RuleBasedStateMachine):
             case "put" if not self.putting and not self.closed:
                 event = self.event(kind, message_id, chars)
                 self.putting = (self.loop.create_task(self.channel.put(event)), event)
+                self.heaviest = max(self.heaviest, event_bytes(event, 10**6))
             case "get" if not self.getting and not self.ended:
                 self.getting = self.loop.create_task(self.channel.get())
             case "cancel the put" if self.putting:
@@ -185,6 +187,7 @@ class ChannelLaws(RuleBasedStateMachine):
         channel, counts = self.channel, self.channel.counts
         assert channel.queued_events <= self.max_events
         assert counts.most_events <= self.max_events
+        assert counts.most_bytes <= max(self.max_bytes, self.heaviest)
         assert channel.queued_bytes <= self.max_bytes or channel.queued_events == 1
         assert (channel.queued_bytes == 0) == (channel.queued_events == 0)
 

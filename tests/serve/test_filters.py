@@ -211,12 +211,28 @@ def test_text_is_told_before_the_turn_goes_on(event):
 def test_what_waits_to_be_whole_is_bounded():
     """And however small the pieces are, and whatever they are told by."""
     stage = WholeMessages(max_held_bytes=20_000)
-    most = 0
-    for at in range(50_000):
-        list(stage.feed(text("é" if at % 7 else "a", str(at % 5))))
-        if at % 97 == 0:
-            most = max(most, held_bytes(stage._held))
-    assert most < 40_000
+    for messages in (5, 10_000):
+        for at in range(20_000):
+            list(stage.feed(text("é" if at % 7 else "a", str(at % messages))))
+            if at % 97 == 0:
+                assert held_bytes(stage._held) < 60_000
+
+
+def test_what_was_told_makes_room():
+    stage = WholeMessages(max_held_bytes=2000)
+    for at in range(100):
+        run = [text("x" * 500, str(at)), text("é" * 50, str(at))]
+        assert [one for event in run for one in stage.feed(event)] == []
+        finished = ev.MessageFinished(message_id=str(at))
+        assert list(stage.feed(finished)) == [text("x" * 500 + "é" * 50, str(at)), finished]
+
+
+def test_text_without_an_id_is_told_before_the_end_of_the_message_that_it_may_be_of():
+    start, end = ev.MessageStarted(message_id="m"), ev.MessageFinished(message_id="m")
+    told = through(
+        WholeMessages(), [start, text("a", None), text("b", None), end, ev.RunFinished()]
+    )
+    assert told == [start, text("ab", None), end, ev.RunFinished()]
 
 
 @pytest.mark.parametrize(

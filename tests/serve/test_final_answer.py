@@ -88,6 +88,7 @@ END = ev.RunFinished()
         ([text("Let me"), call(), ev.RunInterrupted(tool_call_id="c")], ""),
         ([text("a"), call(), ev.GenerationStarted(key="2"), text("b"), END], "b"),
         ([text("cut off")], "cut off"),
+        ([call(), text("<tool_call>x</tool_call>b"), END], ""),
         (
             [call(), ev.ToolCallReady(tool_call_id="c", requested=True), text("Hello"), END],
             "Hello",
@@ -309,7 +310,7 @@ def test_what_is_held_is_bounded():
     for at in range(3000):
         stage.feed(text("<", str(at)))
         stage.feed(ev.MessageStarted(message_id=str(at)))
-        stage.feed(ev.State(value=["x" * 1000]))
+        stage.feed(ev.State(value=["x" * 10_000]))
         if at % 100 == 0:
             assert held_bytes(stage) - fixed < 3 * 1024 * 1024
 

@@ -167,7 +167,7 @@ def test_no_part_of_a_marker_is_told_before_it_is_known_to_be_none(kind, marker)
     ],
 )
 def test_tags(text, pieces):
-    assert told(TagGuard(), [text]) == pieces
+    assert told(TagGuard(), [text]) == told(TagGuard(), list(text)) == pieces
 
 
 def test_tags_of_your_own():
@@ -193,7 +193,7 @@ def test_tags_of_your_own():
     ],
 )
 def test_react(text, pieces):
-    assert told(ReActGuard(), [text]) == pieces
+    assert told(ReActGuard(), [text]) == told(ReActGuard(), list(text)) == pieces
 
 
 def test_react_that_begins_in_a_thought():
@@ -229,11 +229,12 @@ def test_react_that_begins_in_a_thought():
         ('{"key": "never cl', ['{"key": "never cl']),
         ('set {a} and { b } or {"c"} or [1]', ['set {a} and { b } or {"c"} or [1]']),
         ("```js\nlet a = {b: 1}\n```", ["```js\nlet a = {b: 1}\n```"]),
+        ('{"name": "f", "args": it\'s} b', [I, " b"]),
         ('{"name": "f\\"}", "args": "\\\\"} b', [I, " b"]),
     ],
 )
 def test_json(text, pieces):
-    assert told(JsonCallGuard(), [text]) == pieces
+    assert told(JsonCallGuard(), [text]) == told(JsonCallGuard(), list(text)) == pieces
 
 
 def test_json_that_is_too_long_to_be_held_is_judged_by_its_keys():

@@ -166,13 +166,15 @@ def _end_session(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def wait_for(what: Callable[[], T | None], within_s: float = ANSWERS_WITHIN_S) -> T:
+def wait_for(
+    what: Callable[[], T | None], within_s: float = ANSWERS_WITHIN_S, every_s: float = 0.01
+) -> T:
     """What `what` returns, once it returns something."""
     deadline = time.monotonic() + within_s
     while not (found := what()):
         if time.monotonic() > deadline:
             raise TimeoutError(f"nothing after {within_s} s")
-        time.sleep(0.01)
+        time.sleep(every_s)
     return found
 
 
