@@ -275,6 +275,17 @@ BACKPRESSURE = [
         },
     ),
     lines(
+        "What slow clients were spared",
+        "cps",
+        "Deltas that `streamtrace.serve` dropped, or joined with another, for clients that could"
+        " not take them all. Joined is harmless. Dropped text is missing at the client: where it is"
+        " much, choose the policy `coalesce`, or find out why clients are slow.",
+        {
+            "dropped {{route}}": rate(m.EVENTS_DROPPED, "route"),
+            "joined {{route}}": rate(m.EVENTS_JOINED, "route"),
+        },
+    ),
+    lines(
         "Streams that stalled",
         "percentunit",
         "Streams in which one `send` waited for 1 s or longer. The runbook of"

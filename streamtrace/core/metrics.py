@@ -227,7 +227,7 @@ CLIENT_LAG = Metric(
     " not keep up. A proxy in between is that client.",
     clock=("data that cannot be sent", "the client takes it"),
     absent="the kernel cannot be asked (no Linux, Unix sockets, addresses rewritten by proxy"
-    " headers), or the stream was over within 0.1 s",
+    " headers), or the stream was over within 1 s and its connection has waited, then or before",
     buckets=_STALL_BUCKETS_S,
     field="client_lag_ns",
 )
@@ -267,6 +267,24 @@ LOST_BYTES = Metric(
     labels=_STREAM,
     help="The bytes of those chunks.",
     field="lost_bytes",
+)
+EVENTS_DROPPED = Metric(
+    name="streamtrace_events_dropped_total",
+    unit="events",
+    labels=_STREAM,
+    help="Deltas of text and reasoning that `streamtrace.serve` kept from clients that were too"
+    " slow for them, under the policy `drop`.",
+    absent="nobody counted: the stream was not served by `streamtrace.serve`",
+    field="dropped_events",
+)
+EVENTS_JOINED = Metric(
+    name="streamtrace_events_joined_total",
+    unit="events",
+    labels=_STREAM,
+    help="Deltas that `streamtrace.serve` sent as a part of another one, under the policy"
+    " `coalesce`: their text is complete.",
+    absent="nobody counted: the stream was not served by `streamtrace.serve`",
+    field="joined_events",
 )
 ISSUES = Metric(
     name="streamtrace_issues_total",
@@ -391,7 +409,17 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
         LONGEST_SEND_STALL,
         CLIENT_LAG,
     ),
-    "Sizes": (EVENTS, FRAMES, BYTES, LOST_CHUNKS, LOST_BYTES, ISSUES, DECODE_SECONDS),
+    "Sizes": (
+        EVENTS,
+        FRAMES,
+        BYTES,
+        LOST_CHUNKS,
+        LOST_BYTES,
+        EVENTS_DROPPED,
+        EVENTS_JOINED,
+        ISSUES,
+        DECODE_SECONDS,
+    ),
     "Tools, tokens and cost": (TOOL_CALLS, TOOL_DURATION, TOKENS, COST),
     "The observer itself": (
         SINK_ACCEPTED,

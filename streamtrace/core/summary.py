@@ -177,6 +177,10 @@ class RunSummary(msgspec.Struct, kw_only=True):
     client_lag_bytes: int | None = None
     lost_chunks: int = 0
     lost_bytes: int = 0
+    delivery_policy: str | None = None
+    dropped_events: int | None = None
+    dropped_chars: int | None = None
+    joined_events: int | None = None
     gap_counts: list[int] = []
     gap_sum_ns: int = 0
 
@@ -234,6 +238,7 @@ class RunSummary(msgspec.Struct, kw_only=True):
             "bytes": self.body_bytes,
             "client_lag_bytes": self.client_lag_bytes,
             "lost": {"chunks": self.lost_chunks, "bytes": self.lost_bytes},
+            "delivery": None if self.delivery_policy is None else _delivery(self),
             "generations": [_generation(one) for one in self.generations],
             "tool_calls": [_tool_call(one) for one in self.tool_calls],
             "steps": [
@@ -273,6 +278,15 @@ def content_text(content: Content) -> str | None:
     if content.text is not None:
         return content.text
     return None if content.sha256 is None else f"sha256:{content.sha256}"
+
+
+def _delivery(run: RunSummary) -> dict[str, Any]:
+    return {
+        "policy": run.delivery_policy,
+        "dropped_events": run.dropped_events,
+        "dropped_chars": run.dropped_chars,
+        "joined_events": run.joined_events,
+    }
 
 
 def _generation(one: Generation) -> dict[str, Any]:

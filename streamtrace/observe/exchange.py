@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
+from streamtrace.core.delivery import DeliveryCounts
 from streamtrace.core.summary import Labels, TraceIds
 from streamtrace.dialects.base import Dialect
 from streamtrace.logs import WARNINGS
@@ -33,6 +34,7 @@ class Exchange:
         "body_bytes",
         "body_parts",
         "client",
+        "delivery",
         "dialect",
         "disconnected_ns",
         "finished",
@@ -64,6 +66,7 @@ class Exchange:
         self.disconnected_ns: int | None = None
         self.finished = False
         self.labels: Labels | None = None
+        self.delivery = DeliveryCounts()
         self.dialect: str | Dialect | None = None
 
     def is_of(self, scope: Any) -> bool:

@@ -22,6 +22,7 @@ from contextvars import Token
 from typing import Any
 
 from streamtrace.core.content import MAX_CONTENT_BYTES
+from streamtrace.core.delivery import CURRENT_DELIVERY, DeliveryCounts
 from streamtrace.core.errors import ConfigError
 from streamtrace.core.frames import MAX_FRAME_BYTES
 from streamtrace.core.outcome import StreamEnd
@@ -267,7 +268,7 @@ class StreamTraceMiddleware:
                 tap = SHUT
                 observed.final(at_ns, exchange.gone_ns(at_ns))
 
-        token = CURRENT.set(exchange)
+        tokens = _enter(exchange)
         try:
             await self.app(scope, observed_receive, observed_send)
         except BaseException as error:
@@ -276,7 +277,7 @@ class StreamTraceMiddleware:
         else:
             _end(stream or sent, exchange)
         finally:
-            _leave(exchange, token)
+            _leave(exchange, tokens)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = self._exchange(scope)
@@ -310,7 +311,7 @@ class StreamTraceMiddleware:
                 observed, stream, sent = stream, None, stream
                 observed.final(at_ns, exchange.gone_ns(at_ns))
 
-        token = CURRENT.set(exchange)
+        tokens = _enter(exchange)
         try:
             await self.app(scope, observed_receive, observed_send)
         except BaseException as error:
@@ -319,7 +320,7 @@ class StreamTraceMiddleware:
         else:
             _end(stream or sent, exchange)
         finally:
-            _leave(exchange, token)
+            _leave(exchange, tokens)
 
     def _is_nested(self, scope: Scope) -> bool:
         """Whether one of us already stands outside, around the same request."""
@@ -400,10 +401,18 @@ def _end(stream: Stream | None, exchange: Exchange, error: BaseException | None 
     stream.end(StreamEnd(at_ns=at_ns, disconnected_ns=exchange.gone_ns(at_ns)))
 
 
-def _leave(exchange: Exchange, token: Token[Exchange | None]) -> None:
+_Tokens = tuple[Token[Exchange | None], Token[DeliveryCounts | None]]
+
+
+def _enter(exchange: Exchange) -> _Tokens:
+    return CURRENT.set(exchange), CURRENT_DELIVERY.set(exchange.delivery)
+
+
+def _leave(exchange: Exchange, tokens: _Tokens) -> None:
     exchange.finished = True
     with contextlib.suppress(ValueError):  # closed from another context, with its own
-        CURRENT.reset(token)
+        CURRENT.reset(tokens[0])
+        CURRENT_DELIVERY.reset(tokens[1])
 
 
 async def _timed(

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from streamtrace.core.content import ContentPolicy
+from streamtrace.core.delivery import DeliveryCounts
 from streamtrace.core.jsonio import load_json
 from streamtrace.core.outcome import StreamEnd, decide
 from streamtrace.core.request import read_request
@@ -250,7 +251,12 @@ class Stream:
     def _start(self) -> None:
         """Tell the sinks, before anything is decoded."""
         settings, opening, exchange = self._settings, self._opening, self._exchange
-        self._lag = ClientLag(self._pump.tcp_diag, exchange.client, exchange.scope.get("server"))
+        self._lag = ClientLag(
+            self._pump.tcp_diag,
+            exchange.client,
+            exchange.scope.get("server"),
+            exchange.started_ns,
+        )
         route = opening.route()
         opening.route = lambda: route  # the other one holds the scope
         self._modes = settings.fanout.modes(route)
@@ -349,6 +355,7 @@ class Stream:
             "longest_send_stall_ns": self.tap.longest_stall_ns,
             "client_lag_ns": self._lag.total_ns,
             "client_lag_bytes": self._lag.max_bytes,
+            **_delivered(self._exchange.delivery),
             "decode_ns": self._decode_ns + time.perf_counter_ns(),  # still at work
             "request": self._request,
         }
@@ -373,6 +380,18 @@ class Stream:
             release=said.release or default.release,
             environment=said.environment or default.environment,
         )
+
+
+def _delivered(counts: DeliveryCounts) -> dict[str, Any]:
+    """As fields of the summary, where somebody counted."""
+    if counts.policy is None:
+        return {}
+    return {
+        "delivery_policy": counts.policy,
+        "dropped_events": counts.dropped_events,
+        "dropped_chars": counts.dropped_chars,
+        "joined_events": counts.joined_events,
+    }
 
 
 _DONE: Any = Exchange({"headers": ()}, 0, 0, None)

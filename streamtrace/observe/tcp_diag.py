@@ -30,6 +30,7 @@ _NLM_F_REQUEST = 1
 _INET_DIAG_INFO = 2
 _ALL_STATES = 0xFFFFFFFF
 _COOKIE_BYTES = 8
+_ANY_INTERFACE = bytes(4)
 _NO_COOKIE = b"\xff" * _COOKIE_BYTES
 
 _NUMBER = struct.Struct("=I")
@@ -38,18 +39,28 @@ _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, number, port
 _WHAT = struct.Struct("=BBBBI")  # inet_diag_req_v2: family, protocol, attributes, padding, states
 _ENDS = struct.Struct("!HH16s16s")  # inet_diag_sockid: ports, addresses; then interface, cookie
 _ENDS_AT = _HEADER.size + _WHAT.size
-_COOKIE_AT = _ENDS_AT + _ENDS.size + 4
+_COOKIE_AT = _ENDS_AT + _ENDS.size + len(_ANY_INTERFACE)
 _REQUEST_BYTES = _COOKIE_AT + _COOKIE_BYTES
 
 _ANSWERED_ENDS_AT = _HEADER.size + 4  # inet_diag_msg: family, state, timer, retransmits, then ends
-_ANSWERED_COOKIE_AT = _ANSWERED_ENDS_AT + _ENDS.size + 4
+_ANSWERED_COOKIE_AT = _ANSWERED_ENDS_AT + _ENDS.size + len(_ANY_INTERFACE)
 _UNACKNOWLEDGED_AT = _ANSWERED_COOKIE_AT + _COOKIE_BYTES + 8  # idiag_wqueue
 _ATTRIBUTES_AT = _UNACKNOWLEDGED_AT + 12
 _ATTRIBUTE = struct.Struct("=HH")  # length, type
-_INFO = struct.Struct(
-    "=16xI124xI20xQQ"
-)  # tcp_info: snd_mss, notsent_bytes, busy_time, rwnd_limited
+# tcp_info: snd_mss, notsent_bytes, busy_time, rwnd_limited
+_INFO = struct.Struct("=16xI124xI20xQQ")
 _ANSWER_BYTES = 4096
+
+
+def _asking(family: int) -> bytes:
+    """What comes before the ends."""
+    wanted = 1 << (_INET_DIAG_INFO - 1)
+    return _HEADER.pack(_REQUEST_BYTES, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 0, 0) + _WHAT.pack(
+        family, socket.IPPROTO_TCP, wanted, 0, _ALL_STATES
+    )
+
+
+_ASKING = {family: _asking(family) for family in (socket.AF_INET, socket.AF_INET6)}
 
 
 class TcpInfo(NamedTuple):
@@ -81,16 +92,7 @@ class Connection:
             ends = _ENDS.pack(int(server[1]), int(port), local, remote)
         except (OSError, TypeError, LookupError, ValueError, struct.error) as error:
             raise ValueError(f"not the ends of a TCP connection: {client}, {server}") from error
-        self.request = bytearray(_REQUEST_BYTES)
-        _HEADER.pack_into(
-            self.request, 0, _REQUEST_BYTES, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 0, 0
-        )
-        wanted = 1 << (_INET_DIAG_INFO - 1)
-        _WHAT.pack_into(
-            self.request, _HEADER.size, family, socket.IPPROTO_TCP, wanted, 0, _ALL_STATES
-        )
-        self.request[_ENDS_AT : _ENDS_AT + _ENDS.size] = ends
-        self.request[_COOKIE_AT:] = _NO_COOKIE
+        self.request = bytearray(_ASKING[family] + ends + _ANY_INTERFACE + _NO_COOKIE)
 
 
 def _local_address(family: int, told: Any, client: str) -> bytes:

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import msgspec
 from starlette.responses import Response
 
+from streamtrace.core.delivery import CURRENT_DELIVERY
 from streamtrace.core.errors import ConfigError
 from streamtrace.core.events import Event
 from streamtrace.core.summary import RunSummary
@@ -203,6 +204,9 @@ async def deliver(
 
     `left` returns when the client is gone. Raises what encoders raise, after the run was stopped.
     """
+    observed = CURRENT_DELIVERY.get()
+    if observed is not None:
+        observed.policy = run.policy
     writing = asyncio.create_task(_write(run, make_writer, delivery))
     leaving = asyncio.ensure_future(left())
     try:
@@ -219,6 +223,10 @@ async def deliver(
             task.cancel()
         with contextlib.suppress(BaseException):
             await asyncio.gather(writing, leaving, return_exceptions=True)
+        if observed is not None:  # over a WebSocket, of all runs together
+            observed.dropped_events += run.channel.counts.dropped_events
+            observed.dropped_chars += run.channel.counts.dropped_chars
+            observed.joined_events += run.channel.counts.joined_events
     if not is_whole:
         run.client_left()
     if run.context.cancel.is_set or is_whole:

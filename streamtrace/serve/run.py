@@ -160,6 +160,11 @@ class Run:
         """The id that it was given."""
         return self.context.run_id
 
+    @property
+    def policy(self) -> Policy:
+        """What is done when the client is slow."""
+        return self._settings.policy
+
     def start(self) -> None:
         """Begin. The task belongs to the run; `finished` is set when it is over."""
         self._task = asyncio.create_task(self._live(), name=f"run {self.run_id}")

@@ -10,7 +10,7 @@ from support.apps import DONE
 from support.asgi import Server, body, http_scope, settle, start
 
 from streamtrace import RunSummary, StreamTraceMiddleware
-from streamtrace.observe.client_lag import BEHIND_INTERVAL_NS, INTERVAL_NS, ClientLag
+from streamtrace.observe.client_lag import BEHIND_INTERVAL_NS, FIRST_NS, INTERVAL_NS, ClientLag
 from streamtrace.observe.tcp_diag import Connection, TcpDiag, TcpInfo
 from streamtrace.testing import RecordingSink
 
@@ -37,7 +37,7 @@ class Kernel(TcpDiag):
 
 
 def lag_of(*answers: TcpInfo | None) -> ClientLag:
-    lag = ClientLag(Kernel(*answers), CLIENT, SERVER)
+    lag = ClientLag(Kernel(*answers), CLIENT, SERVER, 0)
     for number in range(len(answers)):
         lag.ask(number * S)
     return lag
@@ -70,10 +70,13 @@ def test_less_than_a_segment_waits_for_more_to_come_not_for_the_client() -> None
     assert (lag.total_ns, lag.max_bytes) == (0, 900)
 
 
-def test_time_with_one_answer_is_not_known() -> None:
-    lag = lag_of(told(70_000, 0, 3, 3))
-    assert lag.total_ns is None
-    assert lag.max_bytes == 70_000
+def test_time_with_one_answer_is_known_only_where_the_connection_never_waited() -> None:
+    """It may have been another stream of the connection that waited; or this one, for how long?"""
+    for behind in (told(70_000, 0, 3, 3), told(70_000, MSS, 3, 0)):
+        lag = lag_of(behind)
+        assert (lag.total_ns, lag.max_bytes) == (None, 70_000)
+    lag = lag_of(told(70_000, 0, 3, 0))
+    assert (lag.total_ns, lag.max_bytes) == (0, 70_000)
 
 
 def test_what_was_seen_stays_when_the_client_has_left() -> None:
@@ -95,11 +98,13 @@ def test_a_connection_that_is_not_there_is_asked_about_once() -> None:
 )
 def test_it_is_asked_more_often_while_something_waits(unsent: int, interval_ns: int) -> None:
     kernel = Kernel(*(told(unsent, unsent, 0, 0) for _ in range(3)))
-    lag = ClientLag(kernel, CLIENT, SERVER)
-    for at_ns, asked in ((5, 1), (4 + interval_ns, 1), (5 + interval_ns, 2)):
+    lag = ClientLag(kernel, CLIENT, SERVER, 5)
+    first = 5 + FIRST_NS
+    second = first + interval_ns
+    for at_ns, asked in ((first - 1, 0), (first, 1), (second - 1, 1), (second, 2)):
         lag.look(at_ns)
         assert kernel.asked == asked
-    lag.ask(6 + interval_ns)  # the last time
+    lag.ask(second + 1)  # the last time
     assert kernel.asked == 3
 
 

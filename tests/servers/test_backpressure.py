@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from support.command import environment, started
+from support.pages import python_blocks
 from support.servers import TAKE_SOCKETS, Connection, get, serving, wait_for
 
 from streamtrace.serve.sockets import tune_listener
@@ -35,12 +36,24 @@ def held_up_and_then_whole(port: int) -> None:
     assert sent(port, "slow")["done"]
 
 
-@pytest.mark.parametrize("name", TAKE_SOCKETS)
+@pytest.mark.parametrize("name", [*TAKE_SOCKETS, "gunicorn-patient"])
 def test_send_waits_for_a_client_that_does_not_read(name: str, tmp_path: Path) -> None:
     env = {"STREAMTRACE_TEST_RECORDS": str(tmp_path / "records")}
     with serving(
         name, "flood_app:app", HERE, tmp_path / "log", env, listening=tune_listener
     ) as server:
+        held_up_and_then_whole(server.port)
+
+
+def test_gunicorns_hook_is_called_for_what_it_listens_on(tmp_path: Path) -> None:
+    """As the page tells it."""
+    config = tmp_path / "gunicorn.conf.py"
+    config.write_text(python_blocks("docs/backpressure.md")["gunicorn"])
+    env = {
+        "STREAMTRACE_TEST_RECORDS": str(tmp_path / "records"),
+        "GUNICORN_CMD_ARGS": f"--config={config}",
+    }
+    with serving("gunicorn-patient", "flood_app:app", HERE, tmp_path / "log", env) as server:
         held_up_and_then_whole(server.port)
 
 

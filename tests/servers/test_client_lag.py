@@ -13,9 +13,9 @@ import pytest
 from support.servers import SERVERS, Connection, Server, get, serving, wait_for
 
 HERE = Path(__file__).parent
-MUCH = "200/8000/5"
-"""1.6 MB within a second or more: less than the kernel takes, more than any client holds unread."""
-LITTLE = "200/20/5"
+MUCH = "400/6000/5"
+"""2.4 MB in two seconds or more: less than the kernel takes, more than a client holds unread."""
+LITTLE = "400/20/5"
 """Less than a client holds without reading it."""
 
 

@@ -126,7 +126,15 @@ def test_what_is_not_known_is_not_recorded(
 
 def test_sizes_and_losses_add_up(sink: PrometheusSink, registry: CollectorRegistry) -> None:
     record(sink, summaries.completed_run(), summaries.lossy_run())
-    expected = {"events": 122, "frames": 128, "bytes": 19752, "lost_chunks": 12, "lost_bytes": 4096}
+    expected = {
+        "events": 122,
+        "frames": 128,
+        "bytes": 19752,
+        "lost_chunks": 12,
+        "lost_bytes": 4096,
+        "events_dropped": 40,
+        "events_joined": 0,
+    }
     for name, total in expected.items():
         assert value(registry, f"streamtrace_{name}_total", **STREAM) == total, name
     issues = ("streamtrace_issues_total", STREAM["dialect"])

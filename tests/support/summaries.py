@@ -260,11 +260,16 @@ def long_run(tokens: int, **changes: Any) -> RunSummary:
 
 
 def lossy_run(**changes: Any) -> RunSummary:
-    """The observer's buffer was full for a while, and the decoder met frames it did not know."""
+    """The observer's buffer was full for a while, the decoder met frames it did not know, and the
+    client was too slow for the one who served it."""
     given: dict[str, Any] = {
         "lost_chunks": 12,
         "lost_bytes": 4_096,
         "issues": {"unknown_event": 3, "bad_json": 1},
+        "delivery_policy": "drop",
+        "dropped_events": 40,
+        "dropped_chars": 900,
+        "joined_events": 0,
     }
     return completed_run(**{**given, **changes})
 

@@ -173,7 +173,9 @@ class Stream:
             if ns is not None:
                 histogram.observe(ns / 1e9, exemplar if is_linked else None)
         for field, counter, per_unit in self._counts:
-            counter.inc(getattr(summary, field) * per_unit)
+            count = getattr(summary, field)
+            if count is not None:
+                counter.inc(count * per_unit)
         if summary.longest_send_stall_ns >= metrics.STALLED_NS:
             self._stalled.inc()
         if summary.gap_counts:
