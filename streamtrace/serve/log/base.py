@@ -3,7 +3,8 @@
 Rules that hold here:
 
 * One producer writes a run, and holds a lease on it while it lives. Who lost the lease writes no
-  more: nobody can tell one run in two ways.
+  more: nobody can tell one run in two ways. A lease that ran out is lost when somebody is told of
+  it; until then its producer may come back.
 * Entries are opaque bytes, numbered from 1. A number is never given twice, and what could not be
   written keeps its numbers: a hole tells every reader how many it misses, whether they were
   evicted or never came.
