@@ -117,6 +117,7 @@ class MemoryLog:
         self._over: dict[RunKey, None] = {}  # those that ended, in that order
         self._threads: dict[tuple[str | None, str], str] = {}
         self._sweep_at = 0.0
+        self._closings = 0
 
     async def create(
         self,
@@ -184,12 +185,15 @@ class MemoryLog:
         """What comes behind: see `EventLog`."""
         now = self._now()
         wait_until = now + wait_s
+        closings = self._closings
         while True:
             run = self._known(key, now)
             left = min(wait_until, run.lease_ends) - now
             if left <= 0 or run.over_at is not None or (run.entries and run.entries[-1].id > after):
                 return Page(_page(run.entries, after, max_bytes), run.state())
             await _wait(run, left)
+            if closings != self._closings:
+                raise LogUnavailable("the log was closed")
             now = self._now()
 
     async def state(self, key: RunKey) -> RunState:
@@ -212,7 +216,10 @@ class MemoryLog:
         return run_id
 
     async def aclose(self) -> None:
-        """Nothing is to be let go of."""
+        """Send away those who wait: see `EventLog`."""
+        self._closings += 1
+        for run in self._runs.values():
+            run.wake()
 
     def _now(self) -> float:
         now = asyncio.get_running_loop().time()
