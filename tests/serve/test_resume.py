@@ -695,13 +695,13 @@ async def test_a_run_begins_and_ends_without_its_log_which_hears_of_it_later() -
 
 @pytest.mark.usefixtures("quick")
 async def test_who_lost_the_lease_writes_no_more_and_goes_on_for_those_who_are_here() -> None:
-    log, agent = Frail(LogBounds(lease_s=0.05)), Told()
+    log, agent = Frail(LogBounds(lease_s=0.3)), Told()
     there, here = (AgentRouter().resumable("/chat", agent, log=log).app() for _ in range(2))
     first = await begun(there)
     log.is_away = True
     agent.tell(1)
     await until(lambda: len(first.numbers) == 3)
-    await passed(0.1)
+    await passed(0.4)
     log.is_away = False
     assert b"orphaned" in (await get(here, "/chat/runs/r/events")).body
     agent.tell(3)

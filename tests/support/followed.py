@@ -20,26 +20,33 @@ class Told:
 
     def __init__(self) -> None:
         self.said = 0
+        self._told = 0
         self.ended: list[str | None] = []
         """Why, of each run that its agent saw the end of: `None` where nobody asked for it."""
-        self._asked: asyncio.Queue[bool] = asyncio.Queue()
+        self._asked: asyncio.Queue[ev.Event | None] = asyncio.Queue()
 
     async def __call__(self, run: RunContext) -> AsyncIterator[ev.Event]:
         try:
-            while await self._asked.get():
+            while (event := await self._asked.get()) is not None:
                 self.said += 1
-                yield ev.TextDelta(text=f"w{self.said} ", message_id="m")
+                yield event
         finally:
             self.ended.append(run.cancel.reason)
 
     def tell(self, words: int) -> None:
         """So many more words may be said."""
         for _ in range(words):
-            self._asked.put_nowait(True)
+            self._told += 1
+            self.say(ev.TextDelta(text=f"w{self._told} ", message_id="m"))
+
+    def say(self, *events: ev.Event) -> None:
+        """These events."""
+        for event in events:
+            self._asked.put_nowait(event)
 
     def end(self) -> None:
         """And no more, by one run."""
-        self._asked.put_nowait(False)
+        self._asked.put_nowait(None)
 
 
 async def talk(run: RunContext) -> AsyncIterator[ev.Event]:

@@ -155,7 +155,10 @@ class PrometheusSink(Sink):
         for name, count in summary.issues.items():
             kind = series.bounded("kind", name, limit)
             series[metrics.ISSUES].labels(stream.dialect, kind).inc(count)
+        is_open = connection is not None and connection.is_detached
         for call in summary.tool_calls:
+            if is_open and call.finished_ns is None:
+                continue  # the run goes on, and its rest tells what became of the call
             tool = series.bounded("tool", call.name, limit)
             series[metrics.TOOL_CALLS].labels(tool, call.status).inc()
             if call.ready_ns is not None and call.finished_ns is not None:
