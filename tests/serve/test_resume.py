@@ -709,7 +709,7 @@ async def test_who_lost_the_lease_writes_no_more_and_goes_on_for_those_who_are_h
     whole = numbered(await first.whole())
     assert len(whole) == 8
     assert (await log.state(RunKey("r"))).last_id == 1
-    assert b"orphaned" in (await get(there, "/chat/runs/r/events")).body
+    assert b"orphaned" in (await get(here, "/chat/runs/r/events?after=1")).body
 
 
 async def test_a_log_that_hangs_holds_a_run_up_once_and_for_no_longer_than_its_patience(

@@ -157,7 +157,6 @@ async def test_what_a_run_says_without_its_client_is_told_and_counted_once(
     assert rest.trace.trace_id == start.trace.trace_id
     assert rest.trace.parent_span_id == start.trace.span_id
     assert rest.time_to_first_token_ns is None
-    assert rest.duration_ns >= start.duration_ns
     assert start.usage is None or rest.usage is None or left == "behind usage"
     world.assert_counted_once("completed")
     assert world.counted("cost_usd_total") == sum(run.cost_usd or 0 for run in (start, rest))
