@@ -149,13 +149,16 @@ async def test_a_file_of_another_version_is_left_alone(path: Path, log: SqliteLo
 
 
 async def test_what_was_kept_for_long_enough_leaves_the_file(path: Path) -> None:
-    log = SqliteLog(path, LogBounds(keep_s=0.05, lease_s=0.05))
-    for number in range(20):
-        key = RunKey(f"run-{number}")
+    log = SqliteLog(path)
+    keys = [RunKey(f"run-{number}") for number in range(20)]
+    for key in keys:
         await log.create(key, OWNER, b"", thread_id=key.run_id)
         await log.append(key, OWNER, [b"x"], after=0)
-        if number % 2:
-            await log.finish(key, OWNER, b"", last_id=1)
+    log.bounds = LogBounds(keep_s=0.05, lease_s=0.05)
+    for key in keys[::2]:
+        await log.renew(key, OWNER)
+    for key in keys[1::2]:
+        await log.finish(key, OWNER, b"", last_id=1)
     rows = None
     while rows != [(1,), (0,), (1,)]:  # of the run that is begun now
         await log.create(RunKey(uuid.uuid4().hex), OWNER, b"", thread_id="last")
