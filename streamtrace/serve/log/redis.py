@@ -34,6 +34,7 @@ from streamtrace.serve.log.base import (
     Written,
 )
 from streamtrace.serve.log.redis_waiting import Waiting
+from streamtrace.serve.log.waiters import Shared
 from streamtrace.serve.redis_stores import NAMESPACE, Client, ClusterClient
 
 TAGS = 64
@@ -75,7 +76,7 @@ class RedisLog:
         self._me = secrets.token_hex(8)
         self._waiting: dict[str, Waiting] = {}
         self._closings = 0
-        self._pages: dict[_Asked, asyncio.Task[tuple[Page, float]]] = {}
+        self._pages = Shared(self._page)
         script = self._client.redis.register_script
         self._create, self._append = script(scripts.CREATE), script(scripts.APPEND)
         self._renew, self._finish = script(scripts.RENEW), script(scripts.FINISH)
@@ -131,7 +132,7 @@ class RedisLog:
         wait_until = loop.time() + wait_s
         closings = self._closings
         while True:
-            page, lease_left = await self._page((key, after, max_bytes))
+            page, lease_left = await self._pages.ask((key, after, max_bytes))
             left = wait_until - loop.time()
             if page.entries or page.state.phase != "live" or left <= 0:
                 return page
@@ -197,13 +198,6 @@ class RedisLog:
 
     async def _page(self, asked: _Asked) -> tuple[Page, float]:
         """A page, and for how many seconds the lease holds."""
-        task = self._pages.get(asked)
-        if task is None:
-            task = self._pages[asked] = asyncio.create_task(self._read_page(asked))
-        return await asyncio.shield(task)
-
-    async def _read_page(self, asked: _Asked) -> tuple[Page, float]:
-        del self._pages[asked]  # who comes now may have been told of something newer
         key, after, max_bytes = asked
         return _page(await self._ask(self._read(self._keys(key), [after, max_bytes])))
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from streamtrace.core.errors import LogUnavailable
 from streamtrace.serve.log.redis_scripts import NUDGE
+from streamtrace.serve.log.waiters import Waiter, heard, wake
 from streamtrace.serve.redis_stores import NO_ANSWER, Client
 
 MAX_STREAMS = 1_000
@@ -26,8 +27,6 @@ PAUSE_S = 0.005
 _BLOCK_MS = 1_000  # under what a connection waits for an answer
 _LOOK_EVERY_S = 0.25
 _NUDGE_KEPT_MS = 60_000
-
-_Waiter = asyncio.Future[None]
 
 
 class Waiting:
@@ -44,7 +43,7 @@ class Waiting:
         self._script = asks.redis.register_script(NUDGE)
         self._nudge = nudge
         self._nudges = 0
-        self._waiters: dict[str, dict[_Waiter, int]] = {}
+        self._waiters: dict[str, dict[Waiter, int]] = {}
         self._asked: dict[str, int] | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -53,15 +52,12 @@ class Waiting:
         if stream not in self._waiters and len(self._waiters) >= MAX_STREAMS:
             await asyncio.sleep(min(seconds, _LOOK_EVERY_S))
             return
-        loop = asyncio.get_running_loop()
-        waiter: _Waiter = loop.create_future()
+        waiter: Waiter = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(stream, {})[waiter] = after
-        timer = loop.call_later(max(0.0, seconds), _wake, waiter)
         try:
             await self._make_known(stream, after)
-            await waiter
+            await heard(waiter, seconds)
         finally:
-            timer.cancel()
             waiters = self._waiters.get(stream, {})
             waiters.pop(waiter, None)
             if not waiters:
@@ -107,7 +103,7 @@ class Waiting:
 
     def _wake_all(self, stream: str) -> None:
         for waiter in self._waiters.pop(stream, {}):
-            _wake(waiter)
+            wake(waiter)
 
 
 def _names(found: object) -> list[bytes]:
@@ -115,8 +111,3 @@ def _names(found: object) -> list[bytes]:
     if isinstance(found, dict):
         return list(found)
     return [stream for stream, _ in found] if isinstance(found, list) else []
-
-
-def _wake(waiter: _Waiter) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
