@@ -174,6 +174,26 @@ async def test_joins_at_every_turn_of_the_loop_around_the_end() -> None:
         assert numbered(await late.whole()) == whole[1:], spins
 
 
+async def test_of_a_hundred_followers_one_that_is_stalled_holds_up_nobody() -> None:
+    agent = Told()
+    app = AgentRouter().resumable("/chat", agent).app()
+    first = await begun(app)
+    followers = [Reader().start(app, "/chat/runs/r/events") for _ in range(99)]
+    await until(lambda: all(one.numbers for one in followers))
+    stalled = followers.pop()
+    stalled.reads.clear()
+    for words in range(30, 3_000, 900):
+        agent.tell(words - agent.said)
+        await until(lambda: all(f"w{agent.said} ".encode() in one.got for one in followers))
+        assert len(stalled.numbers) == 1
+    agent.end()
+    whole = numbered(await first.whole())
+    for one in followers:
+        assert numbered(await one.whole()) == whole
+    stalled.reads.set()  # it had fallen out of the tail, and has it all from the log
+    assert numbered(await stalled.whole()) == whole
+
+
 # --- cursors -----------------------------------------------------------------------------------
 
 
