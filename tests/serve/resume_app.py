@@ -2,8 +2,8 @@
 
     POST /chat/runs {"words": 20, "pace_s": 0.01}      then the run ends; without words it talks on
 
-The log is that of the variable `LOG` (memory, or Redis at that URL), its lease that of `LEASE_S`.
-`/counts` says what was counted in this process.
+The log is that of the variable `LOG` (memory, or Redis at that URL), its lease that of `LEASE_S`; a
+run waits `PATIENCE_S` for it. `/counts` says what was counted in this process.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from starlette.routing import Route
 from streamtrace.core import events as ev
 from streamtrace.core.served import SERVED
 from streamtrace.serve import AgentRouter, RunContext
+from streamtrace.serve.log import recorder
 from streamtrace.serve.log.base import EventLog, LogBounds
 from streamtrace.serve.log.memory import MemoryLog
 from streamtrace.serve.response import Delivery
 
+recorder.PATIENCE_S = float(os.environ.get("PATIENCE_S", "15"))
 BOUNDS = LogBounds(lease_s=float(os.environ.get("LEASE_S", "10")))
 
 

@@ -33,6 +33,7 @@ from streamtrace.core.errors import (
 )
 from streamtrace.core.frames import Frame, encode_frame
 from streamtrace.core.served import SERVED
+from streamtrace.core.summary import RunSummary
 from streamtrace.dialects.base import Dialect
 from streamtrace.logs import WARNINGS
 from streamtrace.serve.log.base import EventLog, LogEntry, RunKey
@@ -77,6 +78,10 @@ class Recorder:
         """The run that is recorded."""
         assert self._run is not None
         return self._run
+
+    def told_of(self, run: RunSummary) -> RunSummary:
+        """The run's record, with what only the wire knows."""
+        return msgspec.structs.replace(run, dialect=self.dialect.name)
 
     async def begin(self) -> None:
         """Make the run known. Raises RunExists. Without the log it begins all the same."""
@@ -196,8 +201,7 @@ class Recorder:
     async def _finish(self) -> None:
         """Tell the log, and those who follow here, that it is over; who waits here is not kept
         waiting for a log that is away."""
-        summary = await self.run.finished
-        outcome = summary.to_json()
+        outcome = self.told_of(await self.run.finished).to_json()
 
         async def finish() -> bool:
             await self._log.finish(self.key, self._owner, outcome, last_id=self._numbered)
@@ -218,7 +222,7 @@ class Recorder:
             self.key,
             self._owner,
             encode_meta(self.meta),
-            thread_id=self.meta.thread_id,
+            thread_id=self.meta.thread,
             last_id=last_id,
         )
 
