@@ -23,7 +23,7 @@ from streamtrace.dialects.detect import BUILT_IN, UNKNOWN
 from streamtrace.sinks.langfuse.observations import LEVEL, observations
 from streamtrace.testing import RecordingSink, ask
 
-PAGES = ("architecture", "backpressure", "dialects", "guarantees", "outcomes")
+PAGES = ("architecture", "backpressure", "dialects", "guarantees", "outcomes", "resume")
 TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 PROMISE = re.compile(r"^\*\*([A-Z]\d+b?)\.\*\* ", re.MULTILINE)
 
@@ -172,3 +172,19 @@ async def test_the_code_for_serving_runs():
     execute("docs/serving.md", doors, names)
     paths = {route.path for route in execute("docs/serving.md", apps, names)["router"].routes}
     assert {"/agui/v1/runs", "/v1/graph/stream", "/v1/chat/completions", "/ws"} <= paths
+
+
+def test_the_code_for_resumable_runs_runs():
+    """And its router has the paths of the contract, and no others."""
+
+    async def agent(run: Any) -> Any:
+        yield None
+
+    [block] = python_blocks("docs/resume.md").values()
+    router = execute("docs/resume.md", block, {"agent": agent})["router"]
+    contract = text_of("resume").split("\n## The contract\n")[1].split("\n## ")[0]
+    told = {
+        path.replace("{prefix}", "/chat")
+        for path in re.findall(r"^\| `(?:GET|POST) ([^`]+)` \|", contract, re.MULTILINE)
+    }
+    assert {route.path for route in router.routes} == told
