@@ -78,6 +78,7 @@ class RedisLog:
         self._closings = 0
         self._pages = Shared(self._page)
         script = self._client.redis.register_script
+        self._set_thread = script(scripts.SET_THREAD)
         self._create, self._append = script(scripts.CREATE), script(scripts.APPEND)
         self._renew, self._finish = script(scripts.RENEW), script(scripts.FINISH)
         self._read, self._stop = script(scripts.READ), script(scripts.STOP)
@@ -94,10 +95,9 @@ class RedisLog:
         """Begin a run: see `EventLog`."""
         thread = "" if thread_id is None else self._thread(key.tenant, thread_id)
         said: list[_Said] = [owner, *self._producer, meta, last_id, thread]
-        await self._ask(self._create(self._keys(key), said))
-        if thread:
-            kept = self._client.redis.set(thread, key.run_id, px=2 * self._known_ms)
-            await self._client.ask(kept)
+        began, named = await self._ask(self._create(self._keys(key), said))
+        if named is not None:
+            await self._ask(self._set_thread([named], [began, key.run_id, 2 * self._known_ms]))
 
     async def append(
         self, key: RunKey, owner: str, entries: Sequence[bytes], *, after: int
@@ -157,7 +157,7 @@ class RedisLog:
         found: Any = await self._client.ask(redis.get(self._thread(tenant, thread_id)))
         if found is None:
             return None
-        run_id = found.decode()
+        run_id: str = found.decode().partition(":")[2]
         run = self._keys(RunKey(run_id, tenant))[0]
         return run_id if await self._client.ask(redis.exists(run)) else None
 
@@ -216,7 +216,7 @@ def _quoted(name: str | None) -> str:
 
 
 def _page(answer: list[Any]) -> tuple[Page, float]:
-    meta, last_id, outcome, is_stopped, is_orphaned, lease_left_ms, entries = answer
+    meta, last_id, outcome, is_stopped, is_orphaned, lease_left_ms, *packed = answer
     phase: RunPhase = "live"
     if outcome is not None:
         phase = "finished"
@@ -229,7 +229,14 @@ def _page(answer: list[Any]) -> tuple[Page, float]:
         outcome=outcome,
         is_stopped=bool(is_stopped),
     )
-    numbered = zip(entries[::2], entries[1::2], strict=True)
-    return Page([LogEntry(int(number), data) for number, data in numbered], state), (
-        lease_left_ms / 1000
-    )
+    return Page(_unpacked(*packed), state), lease_left_ms / 1000
+
+
+def _unpacked(numbers: bytes, sizes: bytes, data: bytes) -> list[LogEntry]:
+    entries: list[LogEntry] = []
+    begin = 0
+    for number, size in zip(numbers.split(), sizes.split(), strict=True):
+        end = begin + int(size)
+        entries.append(LogEntry(int(number), data[begin:end]))
+        begin = end
+    return entries
