@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from streamtrace.serve.driver import AgUiStreamDriver
     from streamtrace.serve.endpoint import Door, Endpoint, StopEndpoint
     from streamtrace.serve.jwt import JwtAuth
+    from streamtrace.serve.log.base import EventLog, LogBounds
+    from streamtrace.serve.log.memory import MemoryLog
+    from streamtrace.serve.log.redis import RedisLog
+    from streamtrace.serve.log.sqlite import SqliteLog
     from streamtrace.serve.response import Delivery, EventStream
     from streamtrace.serve.router import AgentRouter
     from streamtrace.serve.run import Limits, PublicError, Run, Settings
@@ -42,6 +46,10 @@ _MODULES = {
     "serve.driver": "AgUiStreamDriver",
     "serve.endpoint": "Door Endpoint StopEndpoint",
     "serve.jwt": "JwtAuth",
+    "serve.log.base": "EventLog LogBounds",
+    "serve.log.memory": "MemoryLog",
+    "serve.log.redis": "RedisLog",
+    "serve.log.sqlite": "SqliteLog",
     "serve.response": "Delivery EventStream",
     "serve.router": "AgentRouter",
     "serve.run": "Limits PublicError Run Settings",
@@ -66,15 +74,20 @@ __all__ = [
     "Door",
     "Draining",
     "Endpoint",
+    "EventLog",
     "EventStream",
     "JwtAuth",
     "Limits",
+    "LogBounds",
+    "MemoryLog",
     "PublicError",
+    "RedisLog",
     "Refusal",
     "Run",
     "RunContext",
     "Runs",
     "Settings",
+    "SqliteLog",
     "Stage",
     "StopEndpoint",
     "User",

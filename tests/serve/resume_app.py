@@ -26,6 +26,7 @@ from streamtrace.serve.log import recorder
 from streamtrace.serve.log.base import EventLog, LogBounds
 from streamtrace.serve.log.memory import MemoryLog
 from streamtrace.serve.response import Delivery
+from streamtrace.serve.runs import Runs
 
 recorder.PATIENCE_S = float(os.environ.get("PATIENCE_S", "15"))
 BOUNDS = LogBounds(lease_s=float(os.environ.get("LEASE_S", "10")))
@@ -55,7 +56,8 @@ async def counts(_: Request) -> JSONResponse:
     return JSONResponse(msgspec.to_builtins(SERVED))
 
 
-router = AgentRouter(delivery=Delivery(heartbeat_s=0.2)).resumable("/chat", agent, log=log())
+router = AgentRouter(delivery=Delivery(heartbeat_s=0.2), runs=Runs(drain_timeout_s=0.2))
+router.resumable("/chat", agent, log=log())
 app = Starlette(
     routes=[*router.routes, Route("/ready", ready), Route("/counts", counts)],
     lifespan=router.lifespan,

@@ -462,6 +462,19 @@ async def test_stop_is_idempotent_and_reaches_runs_that_were_resumed() -> None:
     assert json.loads((await get(app, "/chat/runs/r")).body)["summary"]["status"] == "cancelled"
 
 
+async def test_a_run_that_was_not_begun_after_all_is_nobodys_to_wait_for() -> None:
+    class Slow(MemoryLog):
+        async def create(self, *args: Any, **more: Any) -> None:
+            await super().create(*args, **more)
+            await router.drain(0)
+
+    log = Slow()
+    router = AgentRouter().resumable("/chat", talk, log=log)
+    answer = await ask(router.app(), "/chat/runs", json=START)
+    assert (answer.status, b"draining" in answer.body) == (503, True)
+    assert (await log.state(RunKey("r"))).phase == "finished"
+
+
 async def test_methods() -> None:
     app = AgentRouter().resumable("/chat", talk).app()
     for path, allowed in [

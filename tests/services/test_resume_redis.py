@@ -14,6 +14,7 @@ from support.followed import cut_at_random, frames_of, numbered
 from support.redis_server import REDIS_SERVER, RedisServer, redis_server
 from support.servers import Server, get, serving, wait_for
 
+from streamtrace.serve.log.base import RunKey
 from streamtrace.serve.log.redis import RedisLog
 from streamtrace.testing.sockets import SocketClient
 
@@ -127,6 +128,30 @@ def test_a_killed_process_orphans_its_run_and_followers_get_all_that_it_wrote(
         assert numbered(again.read_rest()) == [*told[-2:], last]
     assert answer(replicas.there, f"/runs/{run_id}")["state"] == "orphaned"
     assert counts(replicas.there)["orphaned_runs"] == 1
+
+
+async def test_a_server_that_is_told_to_stop_sends_followers_on_and_ends_its_own_runs(
+    replicas: Replicas, redis: RedisServer
+) -> None:
+    with start(replicas.here, pace_s=PACE_S) as first:
+        run_id = first.headers["x-run-id"]
+        with ask(replicas.there, f"/runs/{run_id}/events") as follower:
+            head = follower.read_events(10)
+            replicas.there.terminate()
+            head.append(follower.read_rest())
+            assert follower.complete
+        seen = numbered(b"".join(head))
+        with ask(replicas.here, f"/runs/{run_id}/events?after={seen[-1][0]}") as second:
+            second.read_events(10)
+        replicas.here.terminate()
+        whole = numbered(first.read_rest())
+        assert first.complete
+    assert whole[: len(seen)] == seen
+    assert b"drained" in whole[-1][1]
+    log = RedisLog(redis.url)
+    state = await log.state(RunKey(run_id))
+    await log.aclose()
+    assert (state.phase, state.last_id) == ("finished", len(whole))
 
 
 def gaps_in(body: bytes) -> list[dict[str, int]]:

@@ -91,6 +91,12 @@ class Recorder:
         except (LogUnavailable, TimeoutError):
             self._go_on_without()
 
+    async def forget(self) -> None:
+        """There is no run after all: nobody shall wait for it."""
+        await self._ask(
+            lambda: self._log.finish(self.key, self._owner, b"null", last_id=self._numbered), 0
+        )
+
     def start(self, run: Run, when_over: Callable[[], Awaitable[object]]) -> asyncio.Task[None]:
         """Record the run. `when_over` is called when all of it is told, and written if it can
         be. The task belongs to the caller."""
@@ -119,6 +125,7 @@ class Recorder:
                 self.run.channel.abandon()
                 self.run.stop("cancelled")
                 await self._tell(self._failed("internal_error", SORRY))
+                self.tail.close()  # the agent may take its time
             await self._finish()
         finally:
             self.tail.close()

@@ -101,11 +101,15 @@ class LoggedRuns:
             if key in self._hosted:
                 raise RunTaken
             await recorder.begin()
-            run = self.runs.start(agent, context, settings, known_as=key)
         except Draining as draining:
             raise shut(draining) from None
-        except (KeyError, RunExists):
+        except RunExists:
             raise RunTaken from None
+        try:
+            run = self.runs.start(agent, context, settings, known_as=key)
+        except Draining as draining:  # meanwhile
+            await recorder.forget()
+            raise shut(draining) from None
         hosted = self._hosted[key] = Hosted(recorder, Attendance(run))
         given_back = held.pop_all()
 
