@@ -1,9 +1,10 @@
 """The logs of runs: what an event costs, how soon who comes back reads on, and what Redis carries.
 
 CPU is that of this process, with its threads, and, apart from it, that of the Redis server. An
-entry is a frame of about 200 bytes. Logs take turns, as all variants here do. Redis shares the cores
-of the machine with what is measured, as it would not where it matters: so what its own CPU time per
-event allows says more of what one server carries than what was reached.
+entry is a frame of about 200 bytes. Logs take turns, as all variants here do.
+
+Redis shares the cores of the machine with what is measured, as it would not where it matters: so
+what its own CPU time per event allows says more of what one server carries than what was reached.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from support.redis_server import REDIS_SERVER
 
 from benchmarks import log
 
-TINY = {"rounds": 1, "events": 100, "kept": 600, "reads": 2, "runs": 2, "each": 100}
+TINY = {"rounds": 1, "events": 100, "kept": 1_000, "reads": 2, "runs": 2, "each": 100}
 LOGS = ["memory", "sqlite", *(["redis"] if REDIS_SERVER else [])]
 
 
@@ -20,7 +20,7 @@ def test_every_log_is_measured_and_is_in_the_tables() -> None:
     )
     assert list(result["resume"]) == list(result["wake"]) == LOGS
     text = log.tables(result)
-    assert "a run of 600 events" in text
+    assert "a run of 1,000 events" in text
     for name in LOGS:
         assert sum(line.startswith(f"| {name} ") for line in text.splitlines()) == 4
     if REDIS_SERVER:

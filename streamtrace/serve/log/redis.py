@@ -6,6 +6,7 @@ Rules that hold here:
 * What is done to a run is one script, which also checks whose it is: `redis_scripts`.
 * The keys of a run share a hash tag, of which there are `TAGS`: so all of it is on one node of a
   cluster.
+* What producers write is sent together: `redis_together`.
 * Who waits takes no connection: all who do here share one that blocks, and are woken from it. In a
   cluster it is one per tag, since nobody can wait for keys of two.
 * Every key has an end. A server that is short of memory may take any of them: that is a hole, or a
@@ -19,7 +20,7 @@ import asyncio
 import secrets
 import zlib
 from collections.abc import Awaitable, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote
 
 from streamtrace.core.errors import ConfigError, LeaseLost, LogUnavailable, RunExists, UnknownRun
@@ -33,9 +34,13 @@ from streamtrace.serve.log.base import (
     RunState,
     Written,
 )
+from streamtrace.serve.log.redis_together import Together
 from streamtrace.serve.log.redis_waiting import Waiting
 from streamtrace.serve.log.waiters import Shared
 from streamtrace.serve.redis_stores import NAMESPACE, Client, ClusterClient
+
+if TYPE_CHECKING:
+    from redis.commands.core import AsyncScript
 
 TAGS = 64
 _REFUSALS = {
@@ -77,6 +82,7 @@ class RedisLog:
         self._waiting: dict[str, Waiting] = {}
         self._closings = 0
         self._pages = Shared(self._page)
+        self._together = Together(self._client)
         script = self._client.redis.register_script
         self._set_thread = script(scripts.SET_THREAD)
         self._create, self._append = script(scripts.CREATE), script(scripts.APPEND)
@@ -105,23 +111,21 @@ class RedisLog:
         """Write entries: see `EventLog`."""
         most = [self.bounds.max_events, self.bounds.max_bytes]
         said: list[_Said] = [owner, *self._producer, *most, after, *entries]
-        thread, last_id, is_stopped, count, size = await self._ask(
-            self._append(self._keys(key), said)
-        )
+        thread, last_id, is_stopped, count, size = await self._ask_together(self._append, key, said)
         await self._keep_thread(thread)
         return Written(last_id, bool(is_stopped), count, size)
 
     async def renew(self, key: RunKey, owner: str) -> bool:
         """Hold the lease: see `EventLog`."""
         said: list[_Said] = [owner, *self._producer]
-        thread, is_stopped = await self._ask(self._renew(self._keys(key), said))
+        thread, is_stopped = await self._ask_together(self._renew, key, said)
         await self._keep_thread(thread)
         return bool(is_stopped)
 
     async def finish(self, key: RunKey, owner: str, outcome: bytes, *, last_id: int) -> None:
         """The run is over: see `EventLog`."""
         said: list[_Said] = [owner, *self._producer, last_id, outcome]
-        (thread,) = await self._ask(self._finish(self._keys(key), said))
+        (thread,) = await self._ask_together(self._finish, key, said)
         await self._keep_thread(thread)
 
     async def read(
@@ -167,6 +171,7 @@ class RedisLog:
         waiting, self._waiting = self._waiting, {}
         for group in waiting.values():
             await group.aclose()
+        await self._together.aclose()
         await self._blocks.aclose()
         await self._client.aclose()
 
@@ -190,11 +195,10 @@ class RedisLog:
             await self._client.ask(self._client.redis.pexpire(thread, 2 * self._known_ms))
 
     async def _ask(self, script: Awaitable[Any]) -> Any:
-        answer = await self._client.ask(script)
-        if isinstance(answer, int):
-            error, message = _REFUSALS[answer]
-            raise error(message)
-        return answer
+        return _checked(await self._client.ask(script))
+
+    async def _ask_together(self, script: AsyncScript, key: RunKey, said: Sequence[_Said]) -> Any:
+        return _checked(await self._together.ask(script, self._keys(key), said))
 
     async def _page(self, asked: _Asked) -> tuple[Page, float]:
         """A page, and for how many seconds the lease holds."""
@@ -204,6 +208,13 @@ class RedisLog:
 
 def _unavailable() -> LogUnavailable:
     return LogUnavailable("Redis did not answer")
+
+
+def _checked(answer: Any) -> Any:
+    if isinstance(answer, int):
+        error, message = _REFUSALS[answer]
+        raise error(message)
+    return answer
 
 
 def _tag(key: RunKey) -> str:
