@@ -38,8 +38,6 @@ MAX_PARTS = 1024
 """Most generations, tool calls, steps or messages that one run remembers, of each."""
 
 _GAP_EDGES_NS = tuple(int(edge * 1_000_000_000) for edge in GAP_BUCKETS_S)
-_MANY = 16
-"""Times from which it is cheaper to sort their gaps than to look at each."""
 _TOKEN_FIELDS = TokenCounts.__struct_fields__
 
 
@@ -407,27 +405,32 @@ class RunMachine:
         self._last_output_ns = at_ns
 
     def _many_gaps(self, times: list[int], epoch_ns: int) -> None:
-        """Output came at these times: as `_gap`, but many are sorted, and counted edge by edge."""
-        if len(times) < _MANY or self._last_output_ns is None:
-            for time_ns in times:
-                self._gap(time_ns - epoch_ns)
-            return
-        gaps = list(map(sub, times, [self._last_output_ns + epoch_ns, *times]))
+        """Output came at these times: as `_gap`, but they are sorted, and counted by bucket."""
+        if self._last_output_ns is None:
+            self._gap(times[0] - epoch_ns)
+            times = times[1:]
+            if not times:
+                return
+        before_ns = self._last_output_ns
+        assert before_ns is not None
+        gaps = list(map(sub, times, [before_ns + epoch_ns, *times]))
         longest_ns = max(gaps)
         if longest_ns > (self._longest_gap_ns or 0):
             self._longest_gap_ns = longest_ns
             self._longest_gap_at_ns = times[gaps.index(longest_ns)] - epoch_ns
         gaps.sort()
-        below = bisect_right(gaps, 0)
-        for bucket, edge_ns in enumerate(_GAP_EDGES_NS):
-            if below == len(gaps):
-                break
-            upto = bisect_right(gaps, edge_ns, below)
-            self._gap_counts[bucket] += upto - below
+        counts = self._gap_counts
+        below, count = bisect_right(gaps, 0), len(gaps)
+        while below < count:  # in most streams, they are in a few buckets
+            bucket = bisect_left(_GAP_EDGES_NS, gaps[below])
+            if bucket == len(_GAP_EDGES_NS):
+                upto = count
+            else:
+                upto = bisect_right(gaps, _GAP_EDGES_NS[bucket], below)
+            counts[bucket] += upto - below
             below = upto
-        self._gap_counts[-1] += len(gaps) - below
         last_ns = times[-1] - epoch_ns
-        self._gap_sum_ns += last_ns - self._last_output_ns
+        self._gap_sum_ns += last_ns - before_ns
         self._last_output_ns = last_ns
 
     def _generation(self, at_ns: int) -> OpenGeneration:
