@@ -116,7 +116,7 @@ class RunMachine:
         self._finished_messages: dict[str, None] = {}  # an empty set weighs three times as much
         self._messages = 0
         self._run_usage: dict[tuple[str | None, str | None], TokenCounts] = {}
-        self._usage_of_runs_before: list[ModelUsage] = []
+        self._usage_of_runs_before: tuple[ModelUsage, ...] = ()
         self._error = Capture(self._policy)
 
     def feed(self, event: ev.Event, at_ns: int) -> None:
@@ -237,7 +237,7 @@ class RunMachine:
         """One connection may carry several runs; the last one decides how it ended."""
         self.terminal = None
         room = MAX_PARTS - len(self._usage_of_runs_before)
-        self._usage_of_runs_before += self._usage_of_run()[:room]
+        self._usage_of_runs_before += tuple(self._usage_of_run()[:room])
         self._run_usage.clear()
 
     def _run_ended(self, event: ev.Event, at_ns: int) -> None:
@@ -288,7 +288,7 @@ class RunMachine:
         generation = self._last_generation(at_ns)
         generation.finished_ns = at_ns
         room = MAX_PARTS - len(generation.finish_reasons)
-        generation.finish_reasons += [word(reason) for reason in event.finish_reasons[:room]]
+        generation.finish_reasons += tuple(map(word, event.finish_reasons[:room]))
 
     def _usage(self, event: ev.Usage, at_ns: int) -> None:
         counts = TokenCounts(**{name: as_count(getattr(event, name)) for name in _TOKEN_FIELDS})
@@ -481,7 +481,7 @@ class RunMachine:
         ]
 
     def _usage_by_model(self) -> list[ModelUsage]:
-        told = self._usage_of_runs_before + self._usage_of_run()
+        told = [*self._usage_of_runs_before, *self._usage_of_run()]
         return told or [
             ModelUsage(model=one.model, provider=one.provider, usage=one.usage)
             for one in self._generations
