@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from dashboards.source.parts import GREEN, ORANGE, RED, lines, number, page, rows
-from dashboards.source.queries import now, or_zero, quantile, rate, ratio, select, total
+from dashboards.source.queries import or_zero, quantile, rate, ratio, select, total
 from streamtrace.core import metrics as m
 
-_SINCE = f"time() - max by (sink) ({select(m.SINK_LAST_SUCCESS)})"
+_SINCE = f"max by (sink) (time() - {select(m.SINK_LAST_SUCCESS)})"
+_USE = f"max by (sink) ({select(m.SINK_QUEUED)} / {select(m.SINK_CAPACITY)})"
+_FULLEST = f"max(max_over_time({select(m.SINK_QUEUED)}[$__range]) / {select(m.SINK_CAPACITY)})"
 
 FIGURES = [
     number(
@@ -40,9 +42,9 @@ FIGURES = [
     number(
         "Fullest queue",
         "percentunit",
-        "How full the fullest queue of a sink is. Near 100 % runs are about to be dropped: the back"
-        " end is slower than the load.",
-        f"max({now(m.SINK_QUEUED, 'sink')} / {now(m.SINK_CAPACITY, 'sink')})",
+        "How full the fullest queue of a sink was, in the time that is shown. At 100 % runs were"
+        " dropped: the back end is slower than the load. 'Use of queues' shows which, and when.",
+        _FULLEST,
         {None: GREEN, 0.5: ORANGE, 0.8: RED},
         decimals=0,
     ),
@@ -58,8 +60,9 @@ FIGURES = [
     number(
         "Decoding, per event",
         "s",
-        "The mean over all streams. Much more than ten microseconds is large frames: repeated"
-        " states, pictures in base64.",
+        "The mean over all streams, with the 0.2 ms or so that each stream costs by itself. Far"
+        " more than that over the events of a stream is large frames: repeated states, pictures in"
+        " base64.",
         ratio(total(m.DECODE_SECONDS), total(m.EVENTS)),
     ),
 ]
@@ -74,11 +77,12 @@ TAP = [
         stacked=True,
     ),
     lines(
-        "Chunks that were not observed",
+        "Share of bytes that was not observed",
         "percentunit",
-        "Lost chunks per frame that was read, by route. A route with a share of its own sends"
-        " faster than it can be decoded, or without ever yielding to the event loop.",
-        {"{{route}}": ratio(rate(m.LOST_CHUNKS, "route"), rate(m.FRAMES, "route"))},
+        "Of all bytes that a route sent. A route that stands out sends faster than it can be"
+        " decoded, or without ever yielding to the event loop: bound its chunks, or let it await.",
+        {"{{route}}": ratio(rate(m.LOST_BYTES, "route"), rate(m.BYTES, "route"))},
+        most=1,
     ),
     lines(
         "Time for decoding, by dialect",
@@ -90,7 +94,8 @@ TAP = [
     lines(
         "Time for decoding an event, by dialect",
         "s",
-        "The cost of an event, without exports. A jump after a deployment is a changed vocabulary,"
+        "The cost of an event, without exports, and with a share of what each stream costs by"
+        " itself: short streams make it dearer. A jump after a deployment is a changed vocabulary,"
         " or larger states.",
         {"{{dialect}}": ratio(rate(m.DECODE_SECONDS, "dialect"), rate(m.EVENTS, "dialect"))},
     ),
@@ -99,7 +104,7 @@ TAP = [
 SINKS = [
     lines(
         "Runs, by what became of them",
-        "reqps",
+        "cps",
         "Accepted runs are exported, dropped or still queued. Accepted far above exported for"
         " minutes is a back end that cannot keep up.",
         {
@@ -109,7 +114,7 @@ SINKS = [
     ),
     lines(
         "Drops, by reason",
-        "reqps",
+        "cps",
         "`queue_full`: the back end is too slow. `export_error`: it refuses, or cannot be reached."
         " `shutdown`: the process ended first. `sink_error`: a fault in the sink.",
         {"{{sink}} {{reason}}": rate(m.SINK_DROPPED, "sink", "reason")},
@@ -118,9 +123,9 @@ SINKS = [
     lines(
         "Use of queues",
         "percentunit",
-        "Above 80 % for minutes the next peak drops runs. Raise `max_queued_runs`, or the back"
-        " end's capacity.",
-        {"{{sink}}": f"{now(m.SINK_QUEUED, 'sink')} / {now(m.SINK_CAPACITY, 'sink')}"},
+        "Of the process whose queue is fullest. Above 80 % for minutes the next peak drops runs."
+        " Raise `max_queued_runs`, or the back end's capacity.",
+        {"{{sink}}": _USE},
         limits={0.8: RED},
         most=1,
     ),
@@ -149,8 +154,10 @@ SINKS = [
     lines(
         "Time since the last good export",
         "s",
-        "Grows by itself where there is no traffic. With runs in the queue it means that the back"
-        " end takes none: the runbook of StreamtraceSinkStale says what to do.",
+        "Of the process that has waited longest. Grows by itself where there is no traffic. With"
+        " runs in the queue it means that the back end takes none: the runbook of"
+        " StreamtraceSinkStale says what to do. A sink that never succeeded has no line: see"
+        " 'Failed exports'.",
         {"{{sink}}": _SINCE},
     ),
 ]

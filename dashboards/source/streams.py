@@ -158,7 +158,8 @@ LATENCY = [
     heat(
         "Gaps between events",
         "The time between two events that carry output. Bright at the bottom is a smooth stream. A"
-        " band at one value is something periodic: batching, a proxy that flushes, a poll.",
+        " band at one value is something periodic: batching, a proxy that flushes, a poll. Each"
+        " point is the longest gap of a stream: click it to open its trace.",
         buckets(m.EVENT_GAP),
     ),
     lines(
@@ -258,7 +259,8 @@ BACKPRESSURE = [
         "s",
         "How long data waited in the kernel for a client that took no more, asked of the kernel on"
         " Linux. It shows before `send` waits. Where it grows and the waits above do not, the agent"
-        " runs on for nobody: bound what the kernel takes, see docs/backpressure.md.",
+        " runs on for nobody: bound what the kernel takes, see docs/backpressure.md. None at all"
+        " shows as a part of a millisecond, the first bucket.",
         _quantiles(m.CLIENT_LAG),
         limits={5: ORANGE},
     ),
@@ -279,7 +281,8 @@ BACKPRESSURE = [
         "cps",
         "Deltas that `streamtrace.serve` dropped, or joined with another, for clients that could"
         " not take them all. Joined is harmless. Dropped text is missing at the client: where it is"
-        " much, choose the policy `coalesce`, or find out why clients are slow.",
+        " much, choose the policy `coalesce`, or find out why clients are slow. Routes that are"
+        " served by something else have no line.",
         {
             "dropped {{route}}": rate(m.EVENTS_DROPPED, "route"),
             "joined {{route}}": rate(m.EVENTS_JOINED, "route"),
