@@ -328,8 +328,8 @@ class _Drawing:
     def _line(self, label: Text, bar: _Bar, value: str) -> Text:
         label = self._cut(label, self.label_width)
         label.pad_right(self.label_width - cell_len(label.plain))
-        line = Text.assemble("  ", label, " ", bar.text(), " ", (f"{value:>{_VALUE_WIDTH}}", "bold"))
-        return self._cut(line)
+        shown = (value.rjust(_VALUE_WIDTH), "bold")
+        return self._cut(Text.assemble("  ", label, " ", bar.text(), " ", shown))
 
     def _wrapped(self, items: Sequence[Text]) -> Iterator[Text]:
         """The items, as many to a line as fit."""
