@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from dashboards.source import slo
-from dashboards.source.parts import GREEN, ORANGE, RED, heat, lines, number, page, states
+from dashboards.source.parts import BLUE, GREEN, ORANGE, RED, heat, lines, number, page, states
 from dashboards.source.queries import (
     buckets,
     now,
@@ -18,6 +18,7 @@ from dashboards.source.queries import (
     total,
 )
 from streamtrace.core import metrics as m
+from streamtrace.core.summary import Status
 
 _STAYED = {"status": "completed|error|input_required|cancelled|truncated|timeout|drained"}
 
@@ -43,6 +44,16 @@ def _quantiles(metric: m.Metric) -> dict[str, str]:
     return {f"p{share * 100:g}": quantile(share, metric) for share in (0.5, 0.95, 0.99)}
 
 
+_ENDS_IN = {
+    Status.COMPLETED: GREEN,
+    Status.INPUT_REQUIRED: "light-green",
+    Status.CANCELLED: "light-blue",
+    Status.DISCONNECTED: "purple",
+    Status.DRAINED: BLUE,
+    Status.TRUNCATED: ORANGE,
+    Status.TIMEOUT: "dark-orange",
+    Status.ERROR: RED,
+}
 _LIMITS = {slo.BURN_RATES["page slow"]: ORANGE, slo.BURN_RATES["page fast"]: RED}
 
 HEALTH = [
@@ -235,6 +246,7 @@ THROUGHPUT = [
         " answers; completed streams near it will be next.",
         {"{{status}}": quantile(0.95, m.STREAM_DURATION, "status")},
         exemplars=True,
+        colors=_ENDS_IN,
     ),
 ]
 
@@ -307,6 +319,7 @@ ENDS = [
         " the server a longer grace period.",
         {"{{status}}": rate(m.STREAMS, "status")},
         stacked=True,
+        colors=_ENDS_IN,
     ),
     lines(
         "Broken streams, by route",
