@@ -51,8 +51,9 @@ FIGURES = [
     number(
         "Decoding",
         "percentunit",
-        "Time that event loops spend on understanding streams, as a share of one core. It comes in"
-        " slices of at most half a millisecond, between other work.",
+        "Time that event loops spend on understanding streams, as a share of one core, in slices"
+        " of at most half a millisecond between other work. When it is much, see 'Time for"
+        " decoding, by dialect' for whose frames are large, or run more processes.",
         rate(m.DECODE_SECONDS),
         {None: GREEN, 0.2: ORANGE, 0.5: RED},
         decimals=1,
@@ -60,9 +61,9 @@ FIGURES = [
     number(
         "Decoding, per event",
         "s",
-        "The mean over all streams, with the 0.2 ms or so that each stream costs by itself. Far"
-        " more than that over the events of a stream is large frames: repeated states, pictures in"
-        " base64.",
+        "The mean over all streams. A stream costs some 0.2 ms by itself, so short ones make it"
+        " dearer. Tens of microseconds where streams are long are large frames: repeated states,"
+        " pictures in base64. Keep those out of the stream.",
         ratio(total(m.DECODE_SECONDS), total(m.EVENTS)),
     ),
 ]
@@ -87,7 +88,8 @@ TAP = [
     lines(
         "Time for decoding, by dialect",
         "percentunit",
-        "Share of one core. A dialect that stands out has large frames.",
+        "Share of one core. A dialect that stands out with few streams has large frames: keep"
+        " repeated states and pictures out of them.",
         {"{{dialect}}": rate(m.DECODE_SECONDS, "dialect")},
         stacked=True,
     ),
@@ -106,7 +108,8 @@ SINKS = [
         "Runs, by what became of them",
         "cps",
         "Accepted runs are exported, dropped or still queued. Accepted far above exported for"
-        " minutes is a back end that cannot keep up.",
+        " minutes is a back end that cannot keep up: see 'Drops, by reason' and 'Duration of"
+        " exports'.",
         {
             "accepted {{sink}}": rate(m.SINK_ACCEPTED, "sink"),
             "exported {{sink}}": rate(m.SINK_EXPORTED, "sink"),
@@ -116,7 +119,8 @@ SINKS = [
         "Drops, by reason",
         "cps",
         "`queue_full`: the back end is too slow. `export_error`: it refuses, or cannot be reached."
-        " `shutdown`: the process ended first. `sink_error`: a fault in the sink.",
+        " `shutdown`: the process ended first. `sink_error`: a fault in the sink. The runbook of"
+        " StreamtraceDropping says what to do about each.",
         {"{{sink}} {{reason}}": rate(m.SINK_DROPPED, "sink", "reason")},
         stacked=True,
     ),
@@ -132,7 +136,8 @@ SINKS = [
     lines(
         "Duration of exports",
         "s",
-        "How long a batch takes. When it nears the exporter's time limit, exports start to fail.",
+        "How long a batch takes. When it nears the exporter's time limit, exports start to fail:"
+        " look at the back end, or send it smaller batches (`batch_runs`).",
         {
             "p50 {{sink}}": quantile(0.5, m.SINK_EXPORT_DURATION, "sink"),
             "p95 {{sink}}": quantile(0.95, m.SINK_EXPORT_DURATION, "sink"),
@@ -173,7 +178,8 @@ PROCESS = [
     lines(
         "CPU of the processes",
         "percentunit",
-        "Cores in use. Near 1 per process an event loop is full, and all streams of it are late.",
+        "Cores in use. Near 1 per process an event loop is full, and all streams of it are late:"
+        " run more processes, and move what computes off the loop.",
         {
             "{{instance}}": "rate(process_cpu_seconds_total"
             '{job=~"$job", instance=~"$instance"}[$__rate_interval])'
@@ -181,7 +187,8 @@ PROCESS = [
     ),
     rows(
         "Versions",
-        "What runs where. Two versions for long is a deployment that stopped half way.",
+        "What runs where. Two versions for long is a deployment that stopped half way: finish it,"
+        " or go back.",
         {"processes": f"count by (version, instance) ({select(m.BUILD_INFO)})"},
         {"processes": "short"},
     ),

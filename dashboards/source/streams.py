@@ -106,7 +106,8 @@ HEALTH = [
         "Clients that left",
         "percentunit",
         "Streams whose client hung up before the end. Some always do. When it grows with the time"
-        " to the first token, users do not wait that long.",
+        " to the first token, users do not wait that long: 'How long those who left had waited'"
+        " tells.",
         ratio(or_zero(total(m.STREAMS, status=slo.LEFT)), total(m.STREAMS)),
         {None: GREEN, 0.1: ORANGE, 0.25: RED},
         decimals=1,
@@ -163,7 +164,8 @@ LATENCY = [
     lines(
         "Time to first token by route (p95)",
         "s",
-        "Which route is slow. Routes with few streams jump about: widen the time that is shown.",
+        "Which route is slow: choose it above, and see what its first seconds are made of. Routes"
+        " with few streams jump about: widen the time that is shown.",
         {"{{route}}": f"topk(10, {quantile(0.95, m.TIME_TO_FIRST_TOKEN, 'route')})"},
     ),
     heat(
@@ -177,7 +179,7 @@ LATENCY = [
         "Gaps between events, quantiles",
         "s",
         "p50 is the pace that users read at; p99 is where they notice a stop. A rise of p99 alone"
-        " is tools or retries inside streams.",
+        " is tools or retries inside streams: open a trace from the top of the heatmap.",
         _quantiles(m.EVENT_GAP),
     ),
     lines(
@@ -193,7 +195,8 @@ LATENCY = [
         "Time per output token",
         "s",
         "(last - first token) / (output tokens - 1), where the stream told its usage: the speed of"
-        " the model itself. When it rises and the load did not, the provider is slower.",
+        " the model itself. When it rises and the load did not, the provider is slower: try"
+        " another region or model.",
         _quantiles(m.TIME_PER_OUTPUT_TOKEN),
     ),
 ]
@@ -202,7 +205,8 @@ THROUGHPUT = [
     lines(
         "Streams ended, by route",
         "reqps",
-        "Where the load is. A route that falls to zero alone has lost its caller.",
+        "Where the load is. A route that falls to zero alone has lost its caller: ask who calls"
+        " it, and look for a deployment in the annotations.",
         {"{{route}}": rate(m.STREAMS, "route")},
         stacked=True,
     ),
@@ -236,7 +240,8 @@ THROUGHPUT = [
     lines(
         "Frames per event",
         "short",
-        "About 1. Far more is comments and pings; far fewer is events packed together.",
+        "About 1. Far more is comments and pings: send them less often. Far fewer is events packed"
+        " together, which users see arrive in lumps.",
         {"{{dialect}}": ratio(rate(m.FRAMES, "dialect"), rate(m.EVENTS, "dialect"))},
     ),
     lines(

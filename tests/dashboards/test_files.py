@@ -99,6 +99,20 @@ def test_each_panel_says_what_it_is_and_what_to_do(page):
 
 
 @each_page
+def test_a_description_names_panels_runbooks_and_files_that_are_there(page):
+    headings = {one["title"] for one in page["panels"]}
+    for panel in panels(page):
+        text = panel["description"]
+        named = set(re.findall(r"(?<= )'([A-Z][^']+)'", text))
+        assert named <= headings, panel["title"]
+        assert panel["title"] not in named
+        runbooks = set(re.findall(r"Streamtrace[A-Z]\w+", text))
+        assert runbooks <= {rule["alert"] for rule in ALERTS}, panel["title"]
+        for path in re.findall(r"docs/[a-z-]+\.md", text):
+            assert (ROOT / path).exists(), path
+
+
+@each_page
 def test_the_pages_are_linked_and_read_by_grafana_from_10_4_on(page):
     assert page["schemaVersion"] == 39
     assert page["links"][0]["tags"] == page["tags"] == ["streamtrace"]
