@@ -6,11 +6,16 @@
     ├── EncodeError(ValueError)     a frame or event that cannot be written to the wire
     ├── EventOrderError             an event out of order, in a strict RunMachine only
     ├── ClientGone                  served events have no reader any more; says why
+    ├── LogError                    of the log of runs
+    │   ├── LogUnavailable          it could not be reached
+    │   ├── UnknownRun              it knows no such run, or none any more
+    │   ├── RunExists               it knows a run of that id already
+    │   └── LeaseLost               the run is over, or somebody else's
     ├── Refusal                     a request that is not served; says what its client is told
     └── Disconnected                the client left before its request was read
 
 Observation raises none of them at run time: what goes wrong inside a stream is recorded as an
-`Issue` of its run. The last three are raised where agents are served.
+`Issue` of its run. All from `ClientGone` on are raised where agents are served.
 """
 
 from __future__ import annotations
@@ -49,6 +54,26 @@ class ClientGone(StreamTraceError):
     def __init__(self, reason: str) -> None:
         super().__init__(f"the reader takes no more events: {reason}")
         self.reason = reason
+
+
+class LogError(StreamTraceError):
+    """Base of what a log raises."""
+
+
+class LogUnavailable(LogError):
+    """The log of runs could not be reached. Whether something was written is not known."""
+
+
+class UnknownRun(LogError):
+    """The log knows no such run, or none any more."""
+
+
+class RunExists(LogError):
+    """There is, or was, a run of this id: ids are never used again while they are known."""
+
+
+class LeaseLost(LogError):
+    """Somebody else has the run, or it is over: this producer writes no more."""
 
 
 class Refusal(StreamTraceError):
