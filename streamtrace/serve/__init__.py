@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     from streamtrace.serve.a2a import A2AExecutor
     from streamtrace.serve.agents import per_request, shared
     from streamtrace.serve.agui import AgUiApp
+    from streamtrace.serve.answers import refused
+    from streamtrace.serve.asked import context_of
     from streamtrace.serve.auth import ApiKeyAuth, Auth, AuthRequest, BearerAuth, User, any_of
     from streamtrace.serve.broadcast import Broadcast, Follower
     from streamtrace.serve.concurrency import Concurrency
     from streamtrace.serve.context import Agent, CancelToken, RunContext
     from streamtrace.serve.drain import draining
     from streamtrace.serve.driver import AgUiStreamDriver
-    from streamtrace.serve.endpoint import Door, Endpoint, StopEndpoint
+    from streamtrace.serve.endpoint import Door, Endpoint, StopEndpoint, begin
     from streamtrace.serve.enrich import CitationEnricher, Enrich, Enricher
     from streamtrace.serve.filters import (
         Batches,
@@ -57,13 +59,15 @@ _MODULES = {
     "serve.a2a": "A2AExecutor",
     "serve.agents": "per_request shared",
     "serve.agui": "AgUiApp",
+    "serve.answers": "refused",
+    "serve.asked": "context_of",
     "serve.auth": "ApiKeyAuth Auth AuthRequest BearerAuth User any_of",
     "serve.broadcast": "Broadcast Follower",
     "serve.concurrency": "Concurrency",
     "serve.context": "Agent CancelToken RunContext",
     "serve.drain": "draining",
     "serve.driver": "AgUiStreamDriver",
-    "serve.endpoint": "Door Endpoint StopEndpoint",
+    "serve.endpoint": "Door Endpoint StopEndpoint begin",
     "serve.enrich": "CitationEnricher Enrich Enricher",
     "serve.filters": "Batches Granularity KindFilter WholeMessages filters_for",
     "serve.final_answer": "FinalAnswer",
@@ -135,10 +139,13 @@ __all__ = [
     "WebSocketEndpoint",
     "WholeMessages",
     "any_of",
+    "begin",
+    "context_of",
     "draining",
     "filters_for",
     "listening_socket",
     "per_request",
+    "refused",
     "shared",
     "ticket_route",
     "tune_listener",
