@@ -36,12 +36,12 @@ from streamtrace.sinks.jsonl import JsonLinesSink
 async def agent(run: RunContext) -> AsyncIterator[Event]:
     """A script. A real model goes here, such as `openai_chat_events(client.chat.…)`."""
     call = f"{run.message_id}-forecast"
-    yield GenerationStarted(model="script-1")
+    yield GenerationStarted(model="script-1", key="first")
     yield ToolCallStarted(tool_call_id=call, name="get_forecast")
     yield ToolCallReady(tool_call_id=call, arguments="{}")
     yield Usage(input_tokens=20, output_tokens=5)
     yield ToolCallResult(tool_call_id=call, result="snow, -2 °C")
-    yield GenerationStarted(model="script-1")
+    yield GenerationStarted(model="script-1", key="second")
     for word in ("It", " snows,", f" {run.user.id}."):
         yield TextDelta(text=word)
     yield Usage(input_tokens=30, output_tokens=3)
