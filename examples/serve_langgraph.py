@@ -31,6 +31,7 @@ from streamtrace import StreamTraceMiddleware
 from streamtrace.adapters import langgraph_events
 from streamtrace.serve import (
     EventStream,
+    KindFilter,
     Refusal,
     RunContext,
     Runs,
@@ -91,6 +92,8 @@ def agent(run: RunContext) -> Any:
 
 
 runs = Runs()
+# What nodes hand to each other is told as well, and is nobody's business.
+settings = Settings(filters=[lambda run: KindFilter(exclude=["state", "custom"])])
 
 
 @asynccontextmanager
@@ -112,7 +115,7 @@ async def ask(asked: Ask, request: Request) -> EventStream:
     context = context_of(
         asked.model_dump(), headers=request.headers, path_params=request.path_params, user=None
     )
-    return EventStream(begin(runs, agent, context, Settings()), "ag-ui")
+    return EventStream(begin(runs, agent, context, settings), "ag-ui")
 
 
 if __name__ == "__main__":

@@ -72,6 +72,7 @@ def test_langgraph_behind_fastapi_remembers_its_thread(tmp_path: Path) -> None:
         runs = printed_runs(command)
     for answer, number in zip(answers, (1, 2, 1), strict=True):
         assert f"Question {number} of this thread. It is -2 °C in Oslo." in answer.text
+        assert "CUSTOM" not in answer.text
     assert (refused.status_code, refused.json()["error"]["type"]) == (400, "invalid_id")
     assert [run["thread_id"] for run in runs] == ["t-1", "t-1", "t-2"]
     for run in runs:
