@@ -21,7 +21,7 @@ from streamtrace.core.spans import project
 from streamtrace.core.summary import Status
 from streamtrace.dialects.detect import BUILT_IN, UNKNOWN
 from streamtrace.sinks.langfuse.observations import LEVEL, observations
-from streamtrace.testing import RecordingSink, ask
+from streamtrace.testing import RecordingSink
 
 PAGES = ("architecture", "backpressure", "dialects", "guarantees", "outcomes")
 TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
@@ -157,18 +157,3 @@ def test_every_file_is_in_the_table_and_every_file_of_the_table_is_there():
 def test_links_lead_somewhere(page: str):
     """To files and headings that are there."""
     assert broken_links(f"docs/{page}.md") == []
-
-
-# --- serving -----------------------------------------------------------------------------------
-
-
-async def test_the_code_for_serving_runs():
-    first, doors, apps = python_blocks("docs/serving.md").values()
-    names = execute("docs/serving.md", first, {})
-    answer = await ask(names["app"], "/chat?dialect=openai-chat", json={"message": "Hi"})
-    assert answer.complete
-    assert b"Hello" in answer.body
-    assert answer.body.rstrip().endswith(b"[DONE]")
-    execute("docs/serving.md", doors, names)
-    paths = {route.path for route in execute("docs/serving.md", apps, names)["router"].routes}
-    assert {"/agui/v1/runs", "/v1/graph/stream", "/v1/chat/completions", "/ws"} <= paths

@@ -203,7 +203,8 @@ def _filters(granularity: str | None) -> tuple[Callable[[object], Stage], ...]:
 
 
 def begin(runs: Runs, agent: Agent, context: RunContext, settings: Settings) -> Run:
-    """Start a run. Raises Refusal: 503 while the server drains, 409 for an id under way."""
+    """Start a run. Raises Refusal: 503 while the server drains, 409 for an id under way, 400 for
+    what is no id."""
     try:
         return runs.start(agent, context, settings)
     except Draining as draining:

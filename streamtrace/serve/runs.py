@@ -13,6 +13,7 @@ import asyncio
 import time
 
 from streamtrace.core.errors import ConfigError, StreamTraceError
+from streamtrace.serve.body import checked_id
 from streamtrace.serve.context import Agent, RunContext, StopReason
 from streamtrace.serve.run import Run, Settings
 
@@ -49,9 +50,12 @@ class Runs:
         return self._deadline_s is not None
 
     def start(self, agent: Agent, context: RunContext, settings: Settings) -> Run:
-        """Begin a run. Raises Draining, and KeyError for an id that is under way."""
+        """Begin a run. Raises Draining, KeyError for an id that is under way, and Refusal (400) for
+        one that may not stand in a header."""
         if self._deadline_s is not None:
             raise Draining(max(1.0, self._deadline_s - time.monotonic()))
+        for given in (context.run_id, context.thread_id):
+            checked_id(given)
         if context.run_id in self._active:
             raise KeyError(context.run_id)
         run = self._active[context.run_id] = Run(agent, context, settings)
