@@ -28,24 +28,22 @@
 /** @typedef {Record<string, string>} Headers */
 
 /**
- * `headers`: sent with every request, such as `authorization`; or a function that gives them, asked
- * anew for each request, and with `refused` set after a 401, which is then tried once more.
- * `fetch`: in place of the global one. `idleTimeoutMs`: a connection on which no byte comes for so
- * long, heartbeats included, is cut and resumed. `maxAttempts`: in a row that bring nothing new,
- * then `ConnectionLost`; time offline does not count.
  * @typedef {object} ClientOptions
- * @property {Headers | ((asked: {refused: boolean}) => Headers | Promise<Headers>)} [headers]
- * @property {typeof fetch} [fetch]
- * @property {number} [idleTimeoutMs]
- * @property {number} [maxAttempts]
+ * @property {Headers | ((asked: {refused: boolean}) => Headers | Promise<Headers>)} [headers] sent
+ *   with every request, such as `authorization`; or a function that gives them, asked anew for each
+ *   request, and with `refused` set after a 401, which is then tried once more
+ * @property {typeof fetch} [fetch] in place of the global one
+ * @property {number} [idleTimeoutMs] a connection on which no byte comes for so long, heartbeats
+ *   included, is cut and resumed
+ * @property {number} [maxAttempts] in a row that bring nothing new, then `ConnectionLost`; time
+ *   offline does not count
  */
 
 /**
- * `signal`: leaves the stream, which then throws its reason; the run is not stopped by that.
- * `onState`: told how the connection stands.
  * @typedef {object} StreamOptions
- * @property {AbortSignal} [signal]
- * @property {(state: ConnectionState) => void} [onState]
+ * @property {AbortSignal} [signal] leaves the stream, which then throws its reason; the run is not
+ *   stopped by that
+ * @property {(state: ConnectionState) => void} [onState] told how the connection stands
  */
 
 const FIRST_DELAY_MS = 1000;
@@ -542,13 +540,14 @@ export class RunClient {
    * Follow a run from behind number `after`, from its beginning by default; or the run that its
    * thread began last. Where there is none, or nothing more, the stream is empty.
    * Throws RunRefused, ConnectionLost.
-   * @param {{run: string, after?: number} | {thread: string}} which
+   * @param {{run: string, after?: number, thread?: undefined}
+   *   | {thread: string, after?: undefined, run?: undefined}} which
    * @param {StreamOptions} [options]
    * @returns {Promise<RunStream>}
    */
   follow(which, options = {}) {
     const asked =
-      "run" in which
+      which.run !== undefined
         ? { path: pathOf(which.run), runId: which.run, after: which.after }
         : { path: `/threads/${encodeURIComponent(which.thread)}/events`, runId: null };
     return new RunStream(this, asked, options).open();
