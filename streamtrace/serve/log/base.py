@@ -3,14 +3,15 @@
 Rules that hold here:
 
 * One producer writes a run, and holds a lease on it while it lives. Who lost the lease writes no
-  more: nobody can tell one run in two ways.
+  more: nobody can tell one run in two ways. A lease that ran out is lost when somebody is told of
+  it; until then its producer may come back.
 * Entries are opaque bytes, numbered from 1. A number is never given twice, and what could not be
   written keeps its numbers: a hole tells every reader how many it misses, whether they were
   evicted or never came.
 * How a run stands is told beside its entries, never among them: live, finished with its outcome,
   orphaned (its lease ran out), or no longer known.
-* Everything is bounded: entries and bytes per run, the oldest go first; runs, by the time that they
-  are kept behind their end.
+* Everything is bounded: entries and bytes per run, the oldest go first, and one that is larger than
+  the bound is not kept; runs, by the time that they are kept behind their end.
 * A log that cannot be reached raises `LogUnavailable`, within seconds. The run goes on without.
 """
 
@@ -124,30 +125,36 @@ class EventLog(Protocol):
     ) -> None:
         """Begin a run, live, and make it its thread's current one. Raises RunExists.
 
-        `last_id`: of a run that the log has lost, and whose producer goes on: what was said is
-        missing, and its numbers are not given again.
+        Done again by the same owner, it does nothing. `last_id`: of a run that the log has lost,
+        and whose producer goes on: what was said is missing, and its numbers are not given again.
         """
 
     async def append(
-        self, key: RunKey, owner: str, entries: Sequence[bytes], *, skipped: int = 0
+        self, key: RunKey, owner: str, entries: Sequence[bytes], *, after: int
     ) -> Written:
-        """Write behind what was written; the log gives the numbers, and renews the lease.
+        """Write the entries `after + 1`, `after + 2`, ..., and renew the lease. Raises LeaseLost.
 
-        `skipped` numbers are left out first, for what could not be written. Raises LeaseLost.
+        `after`: what the producer numbered last. What the log lacks up to there is missing. What it
+        has beyond is there already, from an append whose answer was lost, and is not written again:
+        so the same may be asked twice, and may come late.
         """
 
     async def renew(self, key: RunKey, owner: str) -> bool:
         """Hold the lease; whether somebody asked the run to stop. Raises LeaseLost."""
 
-    async def finish(self, key: RunKey, owner: str, outcome: bytes, *, skipped: int = 0) -> None:
-        """The run is over. Raises LeaseLost."""
+    async def finish(self, key: RunKey, owner: str, outcome: bytes, *, last_id: int) -> None:
+        """The run is over. Raises LeaseLost; not if the same owner has said it before.
+
+        `last_id`: what the producer numbered last, which the log may lack.
+        """
 
     async def read(
         self, key: RunKey, after: int, *, max_bytes: int = 64 * 1024, wait_s: float = 0.0
     ) -> Page:
         """What comes behind `after`: at least one entry if there is one, else up to `max_bytes`.
 
-        Where there is none and the run lives, waits up to `wait_s` for one, or for its end.
+        Where there is none and the run lives, waits up to `wait_s` for one, or for its end: a hole
+        at its end is told with the entry behind it.
         """
 
     async def state(self, key: RunKey) -> RunState:
