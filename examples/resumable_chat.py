@@ -19,7 +19,7 @@ from starlette.responses import FileResponse
 from starlette.routing import Route
 
 from streamtrace import Event, MessageFinished, MessageStarted, TextDelta
-from streamtrace.serve import AgentRouter, RunContext, Settings
+from streamtrace.serve import AgentRouter, RunContext
 
 PAGE = Path(__file__).with_suffix(".html")
 STORY = """A parrot sat on the mast of a ship and told the crew what it had seen. When the fog
@@ -40,8 +40,7 @@ async def page(request: Request) -> FileResponse:
     return FileResponse(PAGE)
 
 
-router = AgentRouter(settings=Settings(on_disconnect="continue"))
-router.runs("/agents", agent).client_js()
+router = AgentRouter().resumable("/agents", agent).client_js()
 router.routes.append(Route("/", page))
 app = router.app()
 

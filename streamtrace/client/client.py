@@ -38,7 +38,7 @@ _RUN_KEYS = ("run_id", "runId")
 class RunClient:
     """Starts, follows and stops the runs that are served behind a prefix.
 
-    prefix           the URL of `AgentRouter.runs`, such as `https://example.org/agents`
+    prefix           what `AgentRouter.resumable` has, as a URL, such as `https://example.org/agents`
     headers          sent with every request, such as `authorization`; or a function, async or not,
                      that gives them: called for each request, with `False`, and with `True` after a
                      401, which is then tried once more

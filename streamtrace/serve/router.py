@@ -244,7 +244,7 @@ class AgentRouter:
         return self
 
     def client_js(self, path: str = "/streamtrace.js") -> Self:
-        """The browser's client of `runs`, as an ES module at `path`. It is for everybody."""
+        """The browser's client of `resumable` runs, an ES module at `path`, for everybody."""
         self.routes.append(Route(path, ClientJs()))
         return self
 

@@ -10,14 +10,18 @@ from urllib.parse import urlsplit
 
 
 class Proxy:
-    """`url` stands for the server's; `connections` counts those that came."""
+    """`connections` counts those that came."""
 
     def __init__(self, server_url: str) -> None:
         self.connections = 0
-        self.is_down = False
         self._to = urlsplit(server_url)
         self._writers: set[asyncio.StreamWriter] = set()
+        self._held: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
+
+    def hold(self) -> None:
+        """Carry nothing more over the connections that there are, and do not close them either."""
+        self._held |= self._writers
 
     def cut(self) -> int:
         """Drop all connections, as a lost network does; how many there were."""
@@ -32,38 +36,36 @@ class Proxy:
         self._tasks.add(task)
         self.connections += 1
         try:
-            if self.is_down:
-                writer.transport.abort()
-                return
             far_reader, far_writer = await asyncio.open_connection(self._to.hostname, self._to.port)
             both = {writer, far_writer}
             self._writers |= both
             try:
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(_carry(reader, far_writer))
-                    group.create_task(_carry(far_reader, writer))
+                    group.create_task(self._carry(reader, far_writer))
+                    group.create_task(self._carry(far_reader, writer))
             finally:
                 self._writers -= both
+                self._held -= both
                 for one in both:
                     one.close()
         finally:
             self._tasks.discard(task)
 
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                if writer not in self._held:
+                    writer.write(data)
+                    await writer.drain()
+        except ConnectionError:
+            writer.transport.abort()
+        else:
+            writer.close()
+
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    except ConnectionError:
-        writer.transport.abort()
-    else:
-        writer.close()
 
 
 @asynccontextmanager
