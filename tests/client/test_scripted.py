@@ -280,3 +280,21 @@ async def test_stop_asks_the_server_and_the_end_still_comes(client: str):
     asked = script.asked[1]
     assert (asked.method, asked.path) == ("POST", "/agents/runs/r-1/stop")
     assert asked.headers["authorization"] == "Bearer fixed"
+
+
+async def test_a_slow_reader_holds_back_the_network_not_its_memory(client: str):
+    """While it works on an event nothing is read: a flood is stuck within what kernels hold."""
+    stopped = said({"run_id": "r-1", "stopped": True}, is_late=True)
+    async with Script(sse(event(1, "a"), end="flood"), stopped) as script:
+        seen = await run_of(client, script, stopAt=1, leaveAt=1)
+        assert script.stuck.is_set()
+    assert (seen.told, seen.stopped) == (ABC[:1], True)
+
+
+async def test_a_frame_that_is_too_large_ends_the_stream(client: str):
+    """It would be too large again."""
+    async with Script(sse(event(1, "a"), event(2, "b" * 17 * 1024 * 1024))) as script:
+        seen = await run_of(client, script)
+    assert seen.told == ABC[:1]
+    assert seen.error is not None
+    assert seen.error[0] == {"python": "ClientError", "javascript": "RangeError"}[client]

@@ -23,10 +23,11 @@ const can = {
   type: (page, selector, text) => pages[page].fill(selector, text),
   press: (page, selector) => pages[page].click(selector, LIMIT),
   texts: (page, selector) => pages[page].locator(selector).allTextContents(),
-  picture: (page, path) => pages[page].screenshot({ path }),
   evaluate: (page, code) => pages[page].evaluate(code),
   // Until the code is true in the page.
-  until: (page, code) => pages[page].waitForFunction(code, undefined, LIMIT),
+  async until(page, code) {
+    await pages[page].waitForFunction(code, undefined, LIMIT);
+  },
 };
 
 try {
@@ -35,7 +36,6 @@ try {
     let answer;
     try {
       answer = { is: (await can[what](...with_)) ?? null };
-      if (what === "until") answer.is = true;
     } catch (error) {
       answer = { error: error.message };
     }

@@ -86,6 +86,7 @@ async def browser() -> AsyncIterator[Browser]:
         NODE,
         CLIENTS / "pages.mjs",
         CHROMIUM,
+        limit=2**20,
         cwd=CLIENTS,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,

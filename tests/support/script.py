@@ -14,20 +14,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-End = Literal["whole", "cut", "hang"]
+End = Literal["whole", "cut", "hang", "flood"]
+MAX_FLOOD_BYTES = 64 * 1024 * 1024
+STUCK_AFTER_S = 0.3
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What is sent, and how it ends: as it should, cut, or not at all until the client leaves.
+    """What is sent, and how it ends: as it should, cut, not at all until the client leaves, or with
+    comments without end, until the client takes no more.
 
-    `status` 0: the connection is cut before there is an answer.
+    `status` 0: the connection is cut before there is an answer. `is_late`: it comes when a flood is
+    stuck.
     """
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
     pieces: tuple[bytes, ...] = ()
     end: End = "whole"
+    is_late: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,9 +84,10 @@ def refusal(status: int, code: str, **headers: str) -> Answer:
     return Answer(status, {"content-type": "application/json", **named}, (body,))
 
 
-def said(value: Any) -> Answer:
+def said(value: Any, *, is_late: bool = False) -> Answer:
     """An answer in JSON."""
-    return Answer(200, {"content-type": "application/json"}, (json.dumps(value).encode(),))
+    body = json.dumps(value).encode()
+    return Answer(200, {"content-type": "application/json"}, (body,), is_late=is_late)
 
 
 class Script:
@@ -90,6 +96,7 @@ class Script:
     def __init__(self, *answers: Answer) -> None:
         self.asked: list[Asked] = []
         self.left = asyncio.Event()  # a client has left an answer that hung
+        self.stuck = asyncio.Event()  # a flood is taken by nobody
         self._answers = list(answers)
         self._unexpected: list[str] = []
         self._serving: set[asyncio.Task[Any]] = set()
@@ -128,6 +135,8 @@ class Script:
     ) -> None:
         if not answer.status:
             return
+        if answer.is_late:
+            await self.stuck.wait()
         headers = {**answer.headers, "connection": "close"}
         if answer.status != 204:
             headers["transfer-encoding"] = "chunked"
@@ -136,12 +145,26 @@ class Script:
         for piece in answer.pieces:
             writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
             await writer.drain()
-        if answer.end == "hang":
+        if answer.end == "flood":
+            await self._flood(writer)
+        elif answer.end == "hang":
             await reader.read()
             self.left.set()
         elif answer.end == "whole" and answer.status != 204:
             writer.write(b"0\r\n\r\n")
         await writer.drain()
+
+    async def _flood(self, writer: asyncio.StreamWriter) -> None:
+        line = b": %b\n" % (b"-" * 65_533)
+        for _ in range(MAX_FLOOD_BYTES // len(line)):
+            writer.write(b"%x\r\n%b\r\n" % (len(line), line))
+            try:
+                await asyncio.wait_for(writer.drain(), STUCK_AFTER_S)
+            except TimeoutError:
+                self.stuck.set()
+                await writer.drain()
+        self._unexpected.append(f"{MAX_FLOOD_BYTES} bytes that nobody had asked for were taken")
+        self.stuck.set()
 
 
 async def _read(reader: asyncio.StreamReader) -> Asked:
