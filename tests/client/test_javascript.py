@@ -29,3 +29,17 @@ async def test_the_states_of_a_connection_that_was_cut():
         seen = await seen_by(script)
     once = ["connecting", "open"]
     assert seen["states"] == [*once, "waiting", *once, "connecting", "done"]
+
+
+async def test_who_leaves_while_waiting_does_not_wait():
+    """The event that was asked for does not come, and then there are none."""
+    async with Script(sse(end="hang")) as script:
+        seen = await seen_by(script, leaveWaiting=True)
+        await script.left.wait()
+    assert (seen["told"], seen["error"]) == ([{"done": True}], None)
+
+
+async def test_a_silent_connection_is_cut_for_its_silence():
+    async with Script(sse(event(1, "a"), end="hang"), empty()) as script:
+        seen = await seen_by(script, idleTimeoutMs=300)
+    assert seen["causes"] == ["nothing came for 300 ms"]

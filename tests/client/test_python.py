@@ -30,6 +30,14 @@ async def test_a_task_that_is_cancelled_lets_go_of_the_connection():
         await script.left.wait()
 
 
+async def test_who_reads_nothing_lets_go_of_the_connection_all_the_same():
+    async with Script(sse(event(1, "a"), end="hang")) as script, RunClient(script.url) as client:
+        async with client.follow("r-1") as run:
+            assert run.run_id == "r-1"
+        async with asyncio.timeout(10):
+            await script.left.wait()
+
+
 async def test_a_client_of_yours_is_used_and_not_closed():
     async with (
         Script(empty(), said({"state": "live"})) as script,

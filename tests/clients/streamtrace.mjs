@@ -1,6 +1,6 @@
 // What streamtrace.js makes of a run: `node streamtrace.mjs URL ASKED`. ASKED is JSON: {start | run,
 // after | thread, refused: the headers after a 401, stopAt | leaveAt | abortAt: an event's number,
-// idleTimeoutMs, maxAttempts}. Pauses are told and kept short: nobody waits for a test.
+// leaveWaiting, idleTimeoutMs, maxAttempts}. Pauses are told and kept short: nobody waits for a test.
 import { ConnectionLost, RunClient, RunRefused } from "../../streamtrace/serve/static/streamtrace.js";
 
 const [url, json] = process.argv.slice(2);
@@ -9,7 +9,7 @@ const idleTimeoutMs = asked.idleTimeoutMs ?? 20_000;
 const inTime = setTimeout;
 globalThis.setTimeout = (call, ms) => inTime(call, ms === idleTimeoutMs ? ms : Math.min(ms, 5));
 
-const seen = { told: [], pauses: [], states: [], error: null, stopped: null };
+const seen = { told: [], pauses: [], causes: [], states: [], error: null, stopped: null };
 const headers = asked.refused
   ? async ({ refused }) => ({ authorization: refused ? asked.refused : "Bearer old" })
   : { authorization: "Bearer fixed" };
@@ -17,15 +17,23 @@ const client = new RunClient(`${url}/agents/`, { headers, idleTimeoutMs, maxAtte
 const controller = new AbortController();
 const options = {
   signal: controller.signal,
-  onState: ({ state, delayMs }) => {
+  onState: ({ state, delayMs, cause }) => {
     seen.states.push(state);
-    if (state === "waiting") seen.pauses.push(delayMs / 1000);
+    if (state !== "waiting") return;
+    seen.pauses.push(delayMs / 1000);
+    seen.causes.push(cause.message);
   },
 };
 const kinds = { event: (e) => [e.id, e.event, e.data], gap: (e) => ["gap", e.after, e.missed, e.id] };
 let run;
 try {
   run = await (asked.start ? client.start(asked.start, options) : client.follow(asked, options));
+  if (asked.leaveWaiting) {
+    const events = run[Symbol.asyncIterator]();
+    const next = events.next();
+    await events.return();
+    seen.told.push(await next);
+  }
   for await (const event of run) {
     seen.told.push(kinds[event.type](event));
     if (event.id === asked.stopAt) seen.stopped = await run.stop();

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import httpx2
 import pytest
 from support.clients import run_client
 
@@ -61,12 +62,17 @@ async def _read(url: str, asked: Mapping[str, Any]) -> Seen:
     def on_waiting(waiting: Waiting) -> None:
         pauses.append(waiting.delay_s)
 
-    async with RunClient(
-        f"{url}/agents/",
-        headers=asked_headers if "refused" in asked else {"authorization": "Bearer fixed"},
-        idle_timeout_s=asked.get("idleTimeoutMs", 20_000) / 1000,
-        max_attempts=asked.get("maxAttempts", 10),
-    ) as client:
+    http = httpx2.AsyncClient(timeout=None)  # no limit but that of `RunClient`
+    async with (
+        http,
+        RunClient(
+            f"{url}/agents/",
+            http=http,
+            headers=asked_headers if "refused" in asked else {"authorization": "Bearer fixed"},
+            idle_timeout_s=asked.get("idleTimeoutMs", 20_000) / 1000,
+            max_attempts=asked.get("maxAttempts", 10),
+        ) as client,
+    ):
         if "start" in asked:
             stream = client.start(asked["start"], on_waiting=on_waiting)
         else:
