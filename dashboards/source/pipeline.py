@@ -155,6 +155,44 @@ SINKS = [
     ),
 ]
 
+RESUMED = [
+    lines(
+        "Connections to logged runs",
+        "short",
+        "Connections that are open now, and those that came back behind a cursor. Many resumes with"
+        " few followers are clients that lose the connection again and again: look at proxies and"
+        " their timeouts.",
+        {"open": now(m.FOLLOWERS), "resumes per second": rate(m.RESUMES)},
+    ),
+    lines(
+        "Events told late, and missing",
+        "short",
+        "Per second. Missing ones were evicted, or never logged: raise the bounds of the log if"
+        " clients come back later than it reaches.",
+        {
+            "replayed": rate(m.REPLAYED_EVENTS),
+            "missing": rate(m.GAP_EVENTS),
+            "gaps": rate(m.GAPS),
+        },
+    ),
+    lines(
+        "Events into the log",
+        "short",
+        "Per second. What is not logged was told to those who were connected here, and nobody can"
+        " resume it elsewhere: the log cannot be reached, or is too slow.",
+        {"logged": rate(m.LOGGED_EVENTS), "not logged": rate(m.UNLOGGED_EVENTS)},
+    ),
+    lines(
+        "Orphaned runs, and what logs hold",
+        "short",
+        "Runs that were found without their process, in the time that is shown: a crash, a kill by"
+        " the memory limit, or a loop that was blocked for longer than the lease. And bytes of the"
+        " runs that go on.",
+        {"orphaned": total(m.ORPHANED_RUNS), "bytes": now(m.LOG_BYTES)},
+        right={"bytes": "bytes"},
+    ),
+]
+
 PROCESS = [
     lines(
         "Memory of the processes",
@@ -191,6 +229,7 @@ def build() -> dict[str, Any]:
             "At a glance": FIGURES,
             "From the stream to events": TAP,
             "From runs to back ends": SINKS,
+            "Runs that outlive their connection": RESUMED,
             "The processes": PROCESS,
         },
         ("route", "dialect"),

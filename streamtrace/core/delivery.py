@@ -18,42 +18,11 @@ Rules that hold here:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Literal
 
 import msgspec
 
-from streamtrace.core.summary import RunSummary
-
-ConnectionKind = Literal["start", "resume", "follow", "detached"]
-
-
-class RunConnection(msgspec.Struct, kw_only=True):
-    """One connection of a run that may have several.
-
-    kind             `start` began it, `resume` went on behind a cursor, `follow` came later and
-                     began at its beginning; `detached` is no connection, but what the run said when
-                     the client had left that began it
-    traceparent      the trace of the connection that began the run, where it was observed
-    replayed_events  told again, or late: the log had them when this connection came
-    gap_events       of which it was told that they are missing
-    is_detached      of a `start`: its client left, and the run went on without
-    """
-
-    kind: ConnectionKind
-    run_id: str
-    thread_id: str
-    traceparent: str | None = None
-    replayed_events: int = 0
-    gap_events: int = 0
-    is_detached: bool = False
-
-    @property
-    def tells_run(self) -> bool:
-        """Whether its record is that of the run: of each run, what was used and how it ended is
-        counted there, and nowhere else."""
-        return self.kind in ("start", "detached")
+from streamtrace.core.summary import RunConnection, RunSummary
 
 
 class DeliveryCounts(msgspec.Struct, kw_only=True):
@@ -69,10 +38,15 @@ class DeliveryCounts(msgspec.Struct, kw_only=True):
     """Deltas that came as a part of another. Their text is complete."""
     connection: RunConnection | None = None
     """Which it is, of a run that may have several. Set before the head of the answer is sent."""
-    traceparent: Callable[[], str] | None = None
-    """From the observer: the trace that this answer belongs to (W3C Trace Context)."""
-    tell_rest: Callable[[RunSummary], None] | None = None
-    """From the observer: takes the record of what a run said when its client had left."""
+
+    def traceparent(self) -> str | None:
+        """The trace that the answer belongs to (W3C Trace Context); `None` where nobody observes
+        it."""
+        return None
+
+    def tell_rest(self, run: RunSummary) -> None:
+        """The whole of a run that went on when its client had left: the observer tells what of it
+        was not seen. Once, when it is over."""
 
 
 CURRENT_DELIVERY: ContextVar[DeliveryCounts | None] = ContextVar(

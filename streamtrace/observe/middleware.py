@@ -356,9 +356,7 @@ class StreamTraceMiddleware:
                     head=head,
                     method=scope.get("method"),
                     parse=parse,
-                    trace=exchange.trace
-                    or trace_context.current_span()
-                    or trace_context.from_headers(exchange.headers or ()),
+                    trace=exchange.delivery.trace_ids(),
                     route=route,
                 ),
                 self._settings,

@@ -21,7 +21,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from streamtrace.core.errors import LeaseLost, LogError, RunExists, UnknownRun
+from streamtrace.core.errors import LeaseLost, LogError, LogUnavailable, RunExists, UnknownRun
 from streamtrace.serve.log.base import EventLog, LogBounds, LogEntry, Page, RunKey
 
 WITHIN_S = 20.0
@@ -248,7 +248,7 @@ class EventLogContract:
         assert page.state.outcome is None
         assert not await on.seen.ask_stop(on.key)
 
-    @_with(lease_s=1.0)
+    @_with(lease_s=0.5)
     async def test_to_write_or_to_renew_holds_the_lease(self, on: Sides) -> None:
         """For as long as the producer is not held up itself: then the attempt says nothing."""
         loop = asyncio.get_running_loop()
@@ -259,11 +259,11 @@ class EventLogContract:
                 await on.create()
                 began = held = loop.time()
                 is_held_up = False
-                while held - began < 1.5 and not is_held_up:
+                while held - began < 0.8 and not is_held_up:
                     await asyncio.sleep(0.1)
                     await hold(on)
                     is_live = (await on.seen.state(on.key)).phase == "live"
-                    is_held_up, held = loop.time() - held > 0.9, loop.time()
+                    is_held_up, held = loop.time() - held > 0.4, loop.time()
                     assert is_live or is_held_up
 
     @_with(keep_s=SHORT_S)
@@ -400,6 +400,17 @@ class EventLogContract:
             assert (await waits[-1])[-1] == (last + 1, b"a")
             on.key = new_key()
             await on.create()
+
+    @_with()
+    async def test_who_waits_is_sent_away_when_the_log_is_closed(self, on: Sides) -> None:
+        """Which can be done twice; and who asks again opens it again."""
+        await on.create()
+        waits = asyncio.create_task(on.seen.read(on.key, 0, wait_s=_LONG_S))
+        await _waits(waits)
+        await on.seen.aclose()
+        await on.seen.aclose()
+        await _raises(LogUnavailable, waits)
+        assert (await on.seen.state(on.key)).phase == "live"
 
     @_with()
     async def test_every_reader_gets_everything_once_and_in_order(self, on: Sides) -> None:

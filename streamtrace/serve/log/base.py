@@ -167,4 +167,5 @@ class EventLog(Protocol):
         """The id of the run that the thread began last, as long as it is known."""
 
     async def aclose(self) -> None:
-        """Let go of files and connections."""
+        """Let go of files and connections; who waits gets LogUnavailable. Used again, it opens
+        again."""

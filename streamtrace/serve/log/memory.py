@@ -29,6 +29,7 @@ from streamtrace.serve.log.base import (
     RunState,
     Written,
 )
+from streamtrace.serve.log.waiters import Waiters, heard
 
 MAX_RUNS = 10_000
 MAX_TOTAL_BYTES = 256 * 1024 * 1024
@@ -41,7 +42,7 @@ class _Run:
 
     __slots__ = (
         "entries", "is_stopped", "kept_bytes", "last_id", "lease_ends", "meta", "outcome",
-        "over_at", "owner", "thread", "waiters",
+        "over_at", "owner", "thread",
     )  # fmt: skip
 
     def __init__(self, owner: str, meta: bytes, last_id: int, lease_ends: float) -> None:
@@ -55,7 +56,6 @@ class _Run:
         self.over_at: float | None = None
         self.is_stopped = False
         self.thread: tuple[str | None, str] | None = None
-        self.waiters: set[asyncio.Future[None]] = set()
 
     @property
     def phase(self) -> RunPhase:
@@ -86,12 +86,6 @@ class _Run:
         self.kept_bytes -= freed
         return freed
 
-    def wake(self) -> None:
-        for waiter in self.waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        self.waiters.clear()
-
 
 class MemoryLog:
     """`MemoryLog()`; `max_runs` and `max_total_bytes` (of entries) are for all runs together.
@@ -116,7 +110,9 @@ class MemoryLog:
         self._runs: dict[RunKey, _Run] = {}
         self._over: dict[RunKey, None] = {}  # those that ended, in that order
         self._threads: dict[tuple[str | None, str], str] = {}
+        self._waiters = Waiters()
         self._sweep_at = 0.0
+        self._closings = 0
 
     async def create(
         self,
@@ -160,7 +156,7 @@ class MemoryLog:
         run.last_id = max(run.last_id, after)
         self._evict(run)
         if run.entries:
-            run.wake()
+            self._waiters.wake(key)
         return Written(run.last_id, run.is_stopped, len(run.entries), run.kept_bytes)
 
     async def renew(self, key: RunKey, owner: str) -> bool:
@@ -184,12 +180,16 @@ class MemoryLog:
         """What comes behind: see `EventLog`."""
         now = self._now()
         wait_until = now + wait_s
+        closings = self._closings
         while True:
             run = self._known(key, now)
             left = min(wait_until, run.lease_ends) - now
             if left <= 0 or run.over_at is not None or (run.entries and run.entries[-1].id > after):
                 return Page(_page(run.entries, after, max_bytes), run.state())
-            await _wait(run, left)
+            with self._waiters.listening(key) as waiter:
+                await heard(waiter, left)
+            if closings != self._closings:
+                raise LogUnavailable("the log was closed")
             now = self._now()
 
     async def state(self, key: RunKey) -> RunState:
@@ -212,7 +212,9 @@ class MemoryLog:
         return run_id
 
     async def aclose(self) -> None:
-        """Nothing is to be let go of."""
+        """Send away those who wait: see `EventLog`."""
+        self._closings += 1
+        self._waiters.wake_all()
 
     def _now(self) -> float:
         now = asyncio.get_running_loop().time()
@@ -258,7 +260,7 @@ class MemoryLog:
     def _end(self, key: RunKey, run: _Run, at: float) -> None:
         run.over_at = at
         self._over[key] = None
-        run.wake()
+        self._waiters.wake(key)
 
     def _evict(self, run: _Run) -> None:
         while len(run.entries) > self.bounds.max_events or run.kept_bytes > self.bounds.max_bytes:
@@ -274,7 +276,7 @@ class MemoryLog:
         self._total_bytes -= run.kept_bytes
         if run.thread is not None and self._threads.get(run.thread) == key.run_id:
             del self._threads[run.thread]
-        run.wake()
+        self._waiters.wake(key)
 
 
 def _unknown() -> UnknownRun:
@@ -291,21 +293,3 @@ def _page(entries: deque[LogEntry], after: int, max_bytes: int) -> list[LogEntry
             break
         page.append(entry)
     return page
-
-
-async def _wait(run: _Run, seconds: float) -> None:
-    """Until something happens to the run, or so long."""
-    loop = asyncio.get_running_loop()
-    waiter = loop.create_future()
-    run.waiters.add(waiter)
-    timer = loop.call_later(seconds, _give_up, waiter)
-    try:
-        await waiter
-    finally:
-        timer.cancel()
-        run.waiters.discard(waiter)
-
-
-def _give_up(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import time
+from typing import Annotated
 
 import msgspec
 
@@ -17,6 +18,8 @@ from streamtrace.serve.auth import User
 from streamtrace.serve.callers import caller_key
 from streamtrace.serve.context import RunContext
 from streamtrace.serve.log.base import RunKey
+
+_TRACEPARENT = "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"
 
 
 class RunMeta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -30,7 +33,7 @@ class RunMeta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     user: str
     started_at_ns: int
     model: str = "agent"
-    traceparent: str | None = None
+    traceparent: Annotated[str, msgspec.Meta(pattern=_TRACEPARENT)] | None = None
 
     @classmethod
     def of(cls, context: RunContext, dialect: str, traceparent: str | None) -> RunMeta:

@@ -35,9 +35,9 @@ from streamtrace.core.frames import Frame, encode_frame
 from streamtrace.core.served import SERVED
 from streamtrace.dialects.base import Dialect
 from streamtrace.logs import WARNINGS
-from streamtrace.serve.log.base import EventLog, RunKey
+from streamtrace.serve.log.base import EventLog, LogEntry, RunKey
 from streamtrace.serve.log.meta import RunMeta, encode_meta
-from streamtrace.serve.log.tail import Tail, Told
+from streamtrace.serve.log.tail import Tail
 from streamtrace.serve.run import ENDS, SORRY, Run
 
 T = TypeVar("T")
@@ -65,7 +65,6 @@ class Recorder:
         self._owner = secrets.token_hex(16)
         self._encoder = dialect.encoder(meta.envelope())
         self._numbered = 0  # the newest number that was given out
-        self._untold: list[ev.Event] = []  # events that made no frame yet
         self._has_ended = False
         self._is_given_up = False
         self._kept_bytes = 0
@@ -149,26 +148,24 @@ class Recorder:
             await self._tell(self._encode(end))
         await self._tell(self._number(self._encoder.close()))
 
-    def _encode(self, event: ev.Event) -> list[Told]:
+    def _encode(self, event: ev.Event) -> list[LogEntry]:
         self._has_ended = self._has_ended or type(event) in ev.TERMINAL
-        self._untold.append(event)
         return self._number(self._encoder.encode(event))
 
-    def _number(self, frames: Iterable[Frame]) -> list[Told]:
+    def _number(self, frames: Iterable[Frame]) -> list[LogEntry]:
         told = []
         for frame in frames:
             self._numbered += 1
             data = encode_frame(frame if frame.id is None else _without_id(frame))
-            told.append(Told(self._numbered, data, tuple(self._untold)))
-            self._untold.clear()
+            told.append(LogEntry(self._numbered, data))
         return told
 
-    def _failed(self, kind: str, message: str) -> list[Told]:
+    def _failed(self, kind: str, message: str) -> list[LogEntry]:
         if self._has_ended:
             return []
         return self._number(error_frames(self.dialect, self.meta, kind, message))
 
-    async def _tell(self, told: list[Told]) -> None:
+    async def _tell(self, told: list[LogEntry]) -> None:
         if not told:
             return
         await self._write(told)
@@ -176,7 +173,7 @@ class Recorder:
 
     # --- the log ---------------------------------------------------------------------------
 
-    async def _write(self, told: list[Told]) -> None:
+    async def _write(self, told: list[LogEntry]) -> None:
         after = told[0].id - 1
         data = [one.data for one in told]
         written = await self._ask(

@@ -93,7 +93,7 @@ class LoggedRuns:
         """Begin a run, and its log. `held` is closed when it is over. Raises Refusal: 409 for an id
         that is taken, 503 while the server drains."""
         observed = CURRENT_DELIVERY.get()
-        trace = None if observed is None or observed.traceparent is None else observed.traceparent()
+        trace = None if observed is None else observed.traceparent()
         key = key_of(context.run_id, context.user)
         recorder = Recorder(self.log, key, RunMeta.of(context, dialect.name, trace), dialect)
         try:

@@ -19,13 +19,14 @@ from urllib.parse import quote
 import msgspec
 from starlette.responses import Response
 
-from streamtrace.core.delivery import CURRENT_DELIVERY, ConnectionKind, RunConnection
+from streamtrace.core.delivery import CURRENT_DELIVERY, DeliveryCounts
 from streamtrace.core.frames import Frame, encode_frame
 from streamtrace.core.served import SERVED
+from streamtrace.core.summary import ConnectionKind, RunConnection
 from streamtrace.dialects.base import Dialect
 from streamtrace.serve.log.follow import Follower, Part
 from streamtrace.serve.log.recorder import error_frames
-from streamtrace.serve.log.runs import Found, LoggedRuns
+from streamtrace.serve.log.runs import Found, Hosted, LoggedRuns
 from streamtrace.serve.response import HEADERS, Delivery, Receive, Scope, Send
 from streamtrace.serve.wire import PING, as_sse
 
@@ -107,8 +108,17 @@ class FollowStream(Response):
             finally:
                 if hosted is not None:
                     hosted.attendance.leave(began_it=kind == "start", is_whole=is_whole)
+                    if kind == "start" and not is_whole:
+                        self._detach(hosted, observed)
         if hosted is not None and kind == "start" and hosted.recorder.run.context.cancel.is_set:
             await hosted.recorder.run.gone()
+
+    def _detach(self, hosted: Hosted, observed: DeliveryCounts | None) -> None:
+        """The client has left that began the run: what it does not see is told nevertheless."""
+        run = hosted.recorder.run
+        if run.context.cancel.reason != "disconnected" and observed is not None:
+            self._connection.is_detached = True
+            run.finished.add_done_callback(lambda run: observed.tell_rest(run.result()))
 
     async def _deliver(self, receive: Receive, send: Send) -> bool:
         """True if the client has got all there is."""

@@ -15,17 +15,10 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 
-from streamtrace.core.events import Event
 from streamtrace.serve.log.base import LogEntry
 
 TAIL_EVENTS = 1024
 TAIL_BYTES = 256 * 1024
-
-
-class Told(LogEntry, frozen=True, gc=False):
-    """An entry, and the events that it tells of."""
-
-    events: tuple[Event, ...] = ()
 
 
 class Tail:
@@ -35,7 +28,7 @@ class Tail:
         self.last_id = 0
         self.is_over = False
         self._max_events, self._max_bytes = max_events, max_bytes
-        self._entries: deque[Told] = deque()
+        self._entries: deque[LogEntry] = deque()
         self._bytes = 0
         self._news = asyncio.Event()
 
@@ -44,7 +37,7 @@ class Tail:
         """The oldest number that is here; that of the next entry if there is none yet."""
         return self._entries[0].id if self._entries else self.last_id + 1
 
-    def publish(self, told: Sequence[Told]) -> None:
+    def publish(self, told: Sequence[LogEntry]) -> None:
         """Say it to all who wait, and let the oldest go."""
         entries = self._entries
         entries.extend(told)
@@ -61,13 +54,13 @@ class Tail:
         self.is_over = True
         self._wake()
 
-    def behind(self, after: int, max_bytes: int) -> list[Told] | None:
+    def behind(self, after: int, max_bytes: int) -> list[LogEntry] | None:
         """What comes behind `after`, as much of it as `max_bytes` holds, but one at least; `None`
         if it is here no more."""
         at = after + 1 - self.first_id
         if at < 0:
             return None
-        told: list[Told] = []
+        told: list[LogEntry] = []
         while at < len(self._entries) and max_bytes > 0:
             told.append(self._entries[at])
             max_bytes -= len(told[-1].data)

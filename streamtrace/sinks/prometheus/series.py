@@ -24,6 +24,7 @@ from streamtrace.core.sink import Sink
 from streamtrace.core.summary import RunSummary, Status
 from streamtrace.sinks.prometheus.client import client, is_multiprocess
 from streamtrace.sinks.prometheus.counts import add_counts
+from streamtrace.sinks.prometheus.served import ServedCounts
 from streamtrace.sinks.prometheus.tracked import Tracked
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Series:
             one.name: _family(registry, one, self.buckets[one.name]) for one in METRICS
         }
         self[metrics.BUILD_INFO].labels(_version()).set(1)
+        self._served = ServedCounts(self)
 
     def __getitem__(self, metric: Metric) -> Any:
         """The client's collector of a metric."""
@@ -83,12 +85,19 @@ class Series:
         return []
 
     def collect(self) -> list[Any]:
-        """Bring the counts of the tracked sinks up to date."""
+        """Bring the counts of the tracked sinks, and of what is served, up to date."""
+        self.sync_served()
         with self.lock:
             tracked = list(self._tracked)
         for entry in tracked:
             entry.sync()
         return []
+
+    def sync_served(self) -> None:
+        """Add what rose since the last time."""
+        served = getattr(self, "_served", None)  # a registry may ask while this is made
+        if served is not None:
+            served.sync()
 
     def bounded(self, label: str, value: str | None, limit: int) -> str:
         """The value, made printable, or `other` if there are enough of them already."""
@@ -153,6 +162,7 @@ class Stream:
         }
         self._duration = functools.partial(series[metrics.STREAM_DURATION].labels, route, dialect)
         self._stalled = series[metrics.STREAMS_STALLED].labels(route, dialect)
+        self._events = series[metrics.EVENTS].labels(route, dialect)
         self._gaps = series[metrics.EVENT_GAP].labels(route, dialect)
         self._times: list[tuple[str, Any, bool]] = []
         self._counts: list[tuple[str, Any, float]] = []
@@ -165,9 +175,17 @@ class Stream:
                     per_unit = 1e-9 if metric.unit == "seconds" else 1
                     self._counts.append((metric.field, child, per_unit))
 
-    def record(self, summary: RunSummary, exemplar: dict[str, str] | None) -> None:
-        """Add one run."""
+    def end(self, summary: RunSummary, exemplar: dict[str, str] | None) -> None:
+        """How a run ended, and how long it took."""
         self._ended[summary.status].inc()
+        self._duration(summary.status.value).observe(summary.duration_ns / 1e9, exemplar)
+
+    def rest(self, summary: RunSummary) -> None:
+        """What a run said when its client had left."""
+        self._events.inc(summary.events)
+
+    def record(self, summary: RunSummary, exemplar: dict[str, str] | None) -> None:
+        """What was told over one connection."""
         for field, histogram, is_linked in self._times:
             ns = getattr(summary, field)
             if ns is not None:
@@ -180,7 +198,6 @@ class Stream:
             self._stalled.inc()
         if summary.gap_counts:
             add_counts(self._gaps, GAP_BUCKETS_S, summary.gap_counts, summary.gap_sum_ns / 1e9)
-        self._duration(summary.status.value).observe(summary.duration_ns / 1e9, exemplar)
 
 
 def _checked(buckets: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, ...]]:
