@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dashboards.source.parts import GREEN, ORANGE, RED, lines, number, page, rows
-from dashboards.source.queries import or_zero, quantile, rate, ratio, select, total
+from dashboards.source.queries import now, or_zero, quantile, rate, ratio, select, total
 from streamtrace.core import metrics as m
 
 _SINCE = f"max by (sink) (time() - {select(m.SINK_LAST_SUCCESS)})"
