@@ -7,7 +7,8 @@ const [url, json] = process.argv.slice(2);
 const asked = JSON.parse(json);
 const idleTimeoutMs = asked.idleTimeoutMs ?? 20_000;
 const inTime = setTimeout;
-globalThis.setTimeout = (call, ms) => inTime(call, ms === idleTimeoutMs ? ms : Math.min(ms, 5));
+let pauseMs = null; // told just before its timer is set
+globalThis.setTimeout = (call, ms, ...more) => inTime(call, ms === pauseMs ? Math.min(ms, 5) : ms, ...more);
 
 const seen = { told: [], pauses: [], causes: [], states: [], error: null, stopped: null };
 const headers = asked.refused
@@ -20,6 +21,7 @@ const options = {
   onState: ({ state, delayMs, cause }) => {
     seen.states.push(state);
     if (state !== "waiting") return;
+    pauseMs = delayMs;
     seen.pauses.push(delayMs / 1000);
     seen.causes.push(cause.message);
   },
