@@ -1,4 +1,4 @@
-// What streamtrace.js makes of a run: `node streamtrace.mjs URL ASKED`. ASKED is JSON: {start | run,
+// What streamtrace.js makes of a run: `node streamtrace.mjs URL ASKED`. ASKED is JSON: {start, query | run,
 // after | thread, refused: the headers after a 401, stopAt | leaveAt | abortAt: an event's number,
 // leaveWaiting, idleTimeoutMs, maxAttempts}. Pauses are told and kept short: nobody waits for a test.
 import { ConnectionLost, RunClient, RunRefused } from "../../streamtrace/serve/static/streamtrace.js";
@@ -17,6 +17,7 @@ const headers = asked.refused
 const client = new RunClient(`${url}/agents/`, { headers, idleTimeoutMs, maxAttempts: asked.maxAttempts });
 const controller = new AbortController();
 const options = {
+  query: asked.query,
   signal: controller.signal,
   onState: ({ state, delayMs, cause }) => {
     seen.states.push(state);

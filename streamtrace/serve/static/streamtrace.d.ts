@@ -176,12 +176,15 @@ export declare class RunClient {
     /**
      * Start a run; resolves when the server has begun it. `input` is the agent's input. Without a
      * `run_id` or `runId` it gets one, so that a start whose answer was lost is not begun twice.
+     * `query`: what the server may be asked besides, `dialect` and `granularity`.
      * Throws RunRefused, ConnectionLost.
      * @param {Record<string, any>} input
-     * @param {StreamOptions} [options]
+     * @param {StreamOptions & {query?: Record<string, string>}} [options]
      * @returns {Promise<RunStream>}
      */
-    start(input: Record<string, any>, options?: StreamOptions): Promise<RunStream>;
+    start(input: Record<string, any>, options?: StreamOptions & {
+        query?: Record<string, string>;
+    }): Promise<RunStream>;
     /**
      * Follow a run from behind number `after`, from its beginning by default; or the run that its
      * thread began last. Where there is none, or nothing more, the stream is empty.
@@ -202,12 +205,13 @@ export declare class RunClient {
     }, options?: StreamOptions): Promise<RunStream>;
     /**
      * Ask that a run stops, from wherever it was started; `false` if it was over or stopped already.
+     * Throws RunRefused, and what `fetch` throws: to ask again does no harm.
      * @param {string} runId
      * @returns {Promise<boolean>}
      */
     stop(runId: string): Promise<boolean>;
     /**
-     * How a run stands, as the server tells it.
+     * How a run stands, as the server tells it. Throws as `stop`.
      * @param {string} runId
      * @returns {Promise<any>}
      */

@@ -524,16 +524,18 @@ export class RunClient {
   /**
    * Start a run; resolves when the server has begun it. `input` is the agent's input. Without a
    * `run_id` or `runId` it gets one, so that a start whose answer was lost is not begun twice.
+   * `query`: what the server may be asked besides, `dialect` and `granularity`.
    * Throws RunRefused, ConnectionLost.
    * @param {Record<string, any>} input
-   * @param {StreamOptions} [options]
+   * @param {StreamOptions & {query?: Record<string, string>}} [options]
    * @returns {Promise<RunStream>}
    */
   start(input, options = {}) {
     const given = input.run_id ?? input.runId;
     const runId = given ?? newId();
     const body = JSON.stringify(given === undefined ? { ...input, run_id: runId } : input);
-    return new RunStream(this, { path: "/runs", runId, body }, options).open();
+    const path = options.query ? `/runs?${new URLSearchParams(options.query)}` : "/runs";
+    return new RunStream(this, { path, runId, body }, options).open();
   }
 
   /**
@@ -555,6 +557,7 @@ export class RunClient {
 
   /**
    * Ask that a run stops, from wherever it was started; `false` if it was over or stopped already.
+   * Throws RunRefused, and what `fetch` throws: to ask again does no harm.
    * @param {string} runId
    * @returns {Promise<boolean>}
    */
@@ -563,7 +566,7 @@ export class RunClient {
   }
 
   /**
-   * How a run stands, as the server tells it.
+   * How a run stands, as the server tells it. Throws as `stop`.
    * @param {string} runId
    * @returns {Promise<any>}
    */
