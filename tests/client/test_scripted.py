@@ -136,6 +136,12 @@ async def test_a_gap_that_nobody_told_is_told(client: str):
     assert seen.told == [[1, "message", "a"], ["gap", 1, 2, 3], [4, "message", "d"]]
 
 
+async def test_who_leaves_at_a_gap_has_not_read_what_is_behind_it(client: str):
+    async with Script(sse(event(1, "a"), event(4, "d"), end="hang")) as script:
+        seen = await run_of(client, script, leaveAt=3)
+    assert (seen.told[1:], seen.last_id) == ([["gap", 1, 2, 3]], 3)
+
+
 async def test_who_was_told_of_a_gap_does_not_ask_for_it_again(client: str):
     async with Script(sse(event(1, "a"), gap(1, 5), end="cut"), empty()) as script:
         seen = await run_of(client, script)
