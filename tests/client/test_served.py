@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import AsyncIterator
 
@@ -12,8 +13,9 @@ from support.run_clients import CLIENTS, read
 
 from streamtrace import Event, TextDelta
 from streamtrace.serve import AgentRouter, ApiKeyAuth, RunContext, User
-from streamtrace.serve.log.base import LogBounds
+from streamtrace.serve.log.base import LogBounds, RunKey
 from streamtrace.serve.log.memory import MemoryLog
+from streamtrace.serve.log.meta import RunMeta, encode_meta, user_hash
 
 WORDS = 200
 KEY = "fixed-0123456789abcdef"
@@ -51,6 +53,29 @@ async def test_a_run_that_the_log_cut_short_says_so(client: str):
         again = await read(client, server, run="r-1", after=3)
     last = whole.told[-1][0]
     assert again.told == [["gap", 3, last - 20 - 3, last - 20], *whole.told[-20:]]
+
+
+async def test_a_run_whose_producer_is_gone_ends_with_that_word(client: str):
+    """Told once, and again to who comes back; nobody asks for ever."""
+    log = MemoryLog(LogBounds(lease_s=0.05))
+    meta = RunMeta(
+        run_id="r-1",
+        thread_id="t-1",
+        message_id="m-1",
+        dialect="ag-ui",
+        user=user_hash(None),
+        started_at_ns=1,
+    )
+    await log.create(RunKey("r-1"), "its owner", encode_meta(meta))
+    await log.append(RunKey("r-1"), "its owner", [b'data: {"a":1}\n\n'], after=0)
+    async with live(AgentRouter().resumable("/agents", agent, log=log).app()) as server:
+        seen = await read(client, server, run="r-1")
+        again = await read(client, server, run="r-1", after=1)
+    first, word = seen.told
+    assert first == [1, "message", '{"a":1}']
+    assert (word[0], json.loads(word[2])["code"]) == (None, "orphaned")
+    assert (seen.error, seen.last_id) == (None, 1)
+    assert again.told == [word]
 
 
 async def test_a_run_of_somebody_else_is_not_found(client: str):
