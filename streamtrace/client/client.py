@@ -12,6 +12,7 @@ import inspect
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Self
+from urllib.parse import urlencode
 
 import msgspec
 
@@ -72,18 +73,24 @@ class RunClient:
         self._http = http or self._own
 
     def start(
-        self, run_input: Mapping[str, Any], *, on_waiting: Callable[[Waiting], None] | None = None
+        self,
+        run_input: Mapping[str, Any],
+        *,
+        query: Mapping[str, str] | None = None,
+        on_waiting: Callable[[Waiting], None] | None = None,
     ) -> RunStream:
         """Start a run, when the block of `async with` is entered; raises as `RunStream` says.
 
         `run_input` is the agent's input. Without a `run_id` or `runId` it gets one, so that a start
-        whose answer was lost is not begun twice. `on_waiting` is told of every pause between two
+        whose answer was lost is not begun twice. `query`: what the server may be asked besides,
+        `dialect` and `granularity`. `on_waiting` is told of every pause between two
         connections.
         """
         given = next((run_input[key] for key in _RUN_KEYS if key in run_input), None)
         run_id = given or secrets.token_hex(16)
         body = msgspec.json.encode({**run_input, **({} if given else {"run_id": run_id})})
-        return RunStream(self, "/runs", run_id, body=body, on_waiting=on_waiting)
+        path = f"/runs?{urlencode(query)}" if query else "/runs"
+        return RunStream(self, path, run_id, body=body, on_waiting=on_waiting)
 
     def follow(
         self,

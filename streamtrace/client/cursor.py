@@ -66,12 +66,12 @@ class Cursor:
                 return
             after = self.last_id
             is_gap = event == GAP and _missed(frame) == number - after
-            self.last_id = number
-            up_to = number if is_gap else number - 1
-            if up_to > after:
+            self.last_id = up_to = number if is_gap else number - 1
+            if up_to > after:  # who leaves at the gap has not read the event behind it
                 yield GapEvent(id=up_to, after=after, missed=up_to - after)
             if is_gap:
                 return
+            self.last_id = number
         if frame.data is not None:
             yield RunEvent(id=number, event=event, data=frame.text)
 

@@ -145,6 +145,8 @@ class RunStream:
                     await self._pause(refusal)
                 else:
                     raise
+            except (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol):
+                raise  # what was asked cannot be sent, now or later
             except httpx2.TransportError as error:
                 await self._pause(error)
             else:

@@ -61,6 +61,12 @@ async def test_what_a_function_for_headers_raises_is_raised():
             await client.follow("r-1").__aenter__()
 
 
+async def test_what_cannot_be_sent_is_not_tried_again():
+    async with Script() as script, RunClient(script.url, headers={"x-key": "a\nb"}) as client:
+        with pytest.raises(httpx2.LocalProtocolError):
+            await client.follow("r-1").__aenter__()
+
+
 @pytest.mark.parametrize(
     "wrong", [{"prefix": "/agents"}, {"idle_timeout_s": 0}, {"max_attempts": -1}]
 )

@@ -44,6 +44,14 @@ async def test_a_run_from_its_start_to_its_end(client: str):
     assert (end.method, end.path, end.cursor) == ("GET", EVENTS, "3")
 
 
+async def test_a_start_may_ask_for_a_dialect(client: str):
+    """A resume does not: the run has it already."""
+    async with Script(sse(*a_b_c()), empty()) as script:
+        await run_of(client, script, query={"dialect": "openai-chat", "granularity": "a b"})
+    paths = [one.path for one in script.asked]
+    assert paths == ["/agents/runs?dialect=openai-chat&granularity=a+b", EVENTS]
+
+
 async def test_every_cut_is_resumed_where_it_was(client: str):
     """Also inside a frame, a line and a character, and behind the last event."""
     whole = "id: 1\r\ndata: ä\r\n\r\nid: 2\r\ndata: b\r\n\r\n".encode()
@@ -126,6 +134,12 @@ async def test_a_gap_that_nobody_told_is_told(client: str):
     async with Script(sse(event(1, "a"), event(4, "d")), empty()) as script:
         seen = await run_of(client, script)
     assert seen.told == [[1, "message", "a"], ["gap", 1, 2, 3], [4, "message", "d"]]
+
+
+async def test_who_leaves_at_a_gap_has_not_read_what_is_behind_it(client: str):
+    async with Script(sse(event(1, "a"), event(4, "d"), end="hang")) as script:
+        seen = await run_of(client, script, leaveAt=3)
+    assert (seen.told[1:], seen.last_id) == ([["gap", 1, 2, 3]], 3)
 
 
 async def test_who_was_told_of_a_gap_does_not_ask_for_it_again(client: str):

@@ -1,6 +1,13 @@
 // A user of the package `streamtrace`, as TypeScript sees it. Compiled, never run; a line behind
 // `@ts-expect-error` must not compile.
-import { ConnectionLost, RunClient, RunRefused, type GapEvent, type RunEvent, type RunStream } from "streamtrace";
+import {
+  ConnectionLost,
+  RunClient,
+  RunRefused,
+  type GapEvent,
+  type RunEvent,
+  type RunStream,
+} from "streamtrace";
 
 const client = new RunClient("/agents", {
   headers: async ({ refused }) => ({ authorization: refused ? "Bearer new" : "Bearer old" }),
@@ -26,7 +33,10 @@ export async function talk(signal: AbortSignal): Promise<string> {
 }
 
 export async function follow(): Promise<[string | null, boolean]> {
-  await client.follow({ run: "r-1", after: 3 }, { onState: (now) => now.state === "waiting" && now.delayMs });
+  await client.follow(
+    { run: "r-1", after: 3 },
+    { onState: (now) => now.state === "waiting" && now.delayMs },
+  );
   const { runId } = await client.follow({ thread: "t-1" });
   // @ts-expect-error  the numbers are those of a run
   await client.follow({ thread: "t-1", after: 3 });

@@ -146,7 +146,7 @@ async def test_its_types_are_those_of_the_code(tmp_path: Path, golden: Callable[
     """The code is checked by TypeScript, and the declarations are made from it."""
     strict = ["--strict", "--allowJs", "--checkJs", "--target", "es2022", "--module", "nodenext"]
     lib = ["--lib", "es2022,dom,dom.iterable", "--noUnusedLocals", "--noImplicitReturns"]
-    made = ["--declaration", "--emitDeclarationOnly", "--outDir", tmp_path]
+    made = ["--declaration", "--emitDeclarationOnly", "--stripInternal", "--outDir", tmp_path]
     await node(TSC, *strict, *lib, *made, FILE)
     golden(
         "streamtrace/serve/static/streamtrace.d.ts",

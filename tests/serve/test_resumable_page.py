@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import FileResponse
 from starlette.routing import Route
 from support.browser import CHROMIUM, Page, browser
@@ -23,11 +25,12 @@ from support.proxy import proxied
 
 from streamtrace.client import RunClient
 from streamtrace.core import events as ev
-from streamtrace.serve import AgentRouter, RunContext
+from streamtrace.serve import AgentRouter, ApiKeyAuth, RunContext, User
 from streamtrace.serve.log.base import LogBounds
 from streamtrace.serve.log.memory import MemoryLog
 
 PAGE = Path(__file__).parents[2] / "examples" / "resumable_chat.html"
+KEY = "st-0123456789abcdef"
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 
@@ -216,3 +219,52 @@ async def test_what_the_log_no_longer_has_is_shown_as_missing():
     missed = int(note.removesuffix(" events are missing here"))
     assert missed > 0
     assert answer == shown(0, 10) + shown(10 + missed, words)
+
+
+ELSEWHERE = """
+(async () => {
+  const api = "%s";
+  const { RunClient } = await import(`${api}/streamtrace.js`);
+  const headers = async ({ refused }) => ({ authorization: refused ? "Bearer %s" : "Bearer old" });
+  const client = new RunClient(`${api}/agents`, { headers });
+  const run = await client.start({ run_id: "r-1", message: "Hi" });
+  window.told = [];
+  for await (const event of run) told.push([event.id, event.data]);
+  window.seen = { run: run.runId, thread: run.threadId, state: (await client.state("r-1")).state };
+})()
+"""
+
+
+async def test_a_page_of_another_origin_with_a_key():
+    """What docs/clients.md asks for is enough: for preflights, a resume, and ids in headers."""
+    teller = Teller(20)
+    router = AgentRouter(auth=ApiKeyAuth({KEY: User("alice")}))
+    router.resumable("/agents", teller).client_js()
+
+    async def page(request: Any) -> FileResponse:
+        return FileResponse(PAGE)
+
+    async with live(Starlette(routes=[Route("/", page)])) as home:
+        cors = Middleware(
+            CORSMiddleware,
+            allow_origins=[home],
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type", "last-event-id"],
+            expose_headers=["x-run-id", "x-thread-id", "retry-after"],
+        )
+        async with (
+            live(router.app(middleware=[cors])) as api,
+            proxied(api) as (network, url),
+            browser() as chromium,
+        ):
+            there = await chromium.open(home)
+            await there.evaluate(f"void {ELSEWHERE % (url, KEY)}")
+            await there.until("window.told")
+            await teller.say(8)
+            await there.until("told.length > 8")
+            assert network.cut() >= 1
+            await teller.say(20)
+            await there.until("window.seen")
+            told, seen = await there.evaluate("told"), await there.evaluate("seen")
+    assert [number for number, _ in told] == list(range(1, len(told) + 1))
+    assert seen == {"run": "r-1", "thread": teller.runs[0].thread_id, "state": "finished"}

@@ -19,7 +19,8 @@ from streamtrace.core.served import SERVED
 from streamtrace.dialects.detect import by_name
 from streamtrace.serve import AgentRouter, ApiKeyAuth, User
 from streamtrace.serve.concurrency import Concurrency
-from streamtrace.serve.log.base import LogBounds, Page, RunKey
+from streamtrace.serve.log.base import LogBounds, LogEntry, Page, RunKey
+from streamtrace.serve.log.follow import Follower
 from streamtrace.serve.log.memory import MemoryLog
 from streamtrace.serve.log.tail import Tail
 from streamtrace.serve.response import Delivery
@@ -335,6 +336,47 @@ async def test_a_follower_too_slow_for_tail_and_log_is_told_of_the_gap(
     assert [one for one in numbered(body) if b'"gap"' not in one[1]] == [
         one for one in whole if one[0] not in missing
     ]
+
+
+async def said_by(follower: Follower) -> list[int | str]:
+    """The numbers of its entries, and its gaps as "+n"."""
+    said: list[int | str] = []
+    while (part := await follower.next(0)) is not None:
+        said += [f"+{part.missed}"] if part.missed else []
+        said += [entry.id for entry in part.entries]
+    return said
+
+
+@pytest.mark.parametrize(
+    ("logged", "after", "said"),
+    [
+        ([], 0, ["+5", 6, 7, 8]),
+        ([], 5, [6, 7, 8]),
+        ([1, 2, 3, 4, 5, 6, 7, 8], 0, [1, 2, 3, 4, 5, 6, 7, 8]),
+        ([3, 4], 0, ["+2", 3, 4, "+1", 6, 7, 8]),
+        ([1, 4, 7, 8], 0, [1, "+2", 4, "+1", 6, 7, 8]),
+        ([7, 8], 3, ["+2", 6, 7, 8]),
+        ([1, 2, 8], 8, []),
+    ],
+)
+async def test_what_the_tail_has_no_more_comes_from_the_log_and_only_what_neither_has_is_a_gap(
+    logged: list[int], after: int, said: list[int | str]
+) -> None:
+    log, tail, key = MemoryLog(), Tail(max_events=3), RunKey("r")
+    await log.create(key, "o", b"")
+    for number in logged:
+        await log.append(key, "o", [b"x"], after=number - 1)
+    for number in range(1, 9):
+        tail.publish([LogEntry(number, b"x")])
+    tail.close()
+    assert await said_by(Follower(log, key, after, tail)) == said
+    await log.finish(key, "o", b"{}", last_id=8)
+    elsewhere = await said_by(Follower(log, key, after))
+    assert [one for one in elsewhere if isinstance(one, int)] == [
+        number for number in logged if number > after
+    ]
+    told = [1 if isinstance(one, int) else int(one) for one in elsewhere]
+    assert sum(told) == 8 - after
 
 
 # --- whose run ---------------------------------------------------------------------------------

@@ -45,6 +45,11 @@ class Log(MemoryLog):
             raise LogUnavailable("it is away")
         return await super().renew(*args)
 
+    async def finish(self, *args: Any, **more: Any) -> None:
+        if self.is_away:
+            raise LogUnavailable("it is away")
+        await super().finish(*args, **more)
+
     def has(self) -> list[int]:
         return [entry.id for entry in self._runs[KEY].entries]
 
@@ -136,13 +141,23 @@ class Machine(RuleBasedStateMachine):
         assert reader is not None
         (reader.reads.set if reads else reader.reads.clear)()
 
+    @precondition(lambda self: not self.is_over and self.followers)
+    @rule(which=st.integers(0, 99), words=st.integers(1, 20), is_away=st.booleans())
+    def fall_behind(self, which: int, words: int, is_away: bool) -> None:
+        self.lag(which, False)
+        self.log_goes_and_comes(is_away)
+        self.tell(words)
+        self.log_goes_and_comes(False)
+        self.lag(which, True)
+
     @precondition(lambda self: not self.is_over)
-    @rule()
-    def end(self) -> None:
+    @rule(is_away=st.booleans())
+    def end(self, is_away: bool) -> None:
         async def work() -> None:
-            self.log.is_away = False
+            self.log.is_away = is_away
             self.agent.end()
             await self.first.whole()
+            self.log.is_away = False
             await until(lambda: self.log._runs[KEY].outcome is not None)
 
         self.run(work)
@@ -157,7 +172,7 @@ class Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "first"):
             if not self.is_over:
-                self.end()
+                self.end(False)
             for one in self.followers:
                 self._check(one)
         self.loop.close()
@@ -205,6 +220,8 @@ class Machine(RuleBasedStateMachine):
                 gap = json.loads(data)["value"]
                 assert gap["after"] == at
                 assert gap["missed"] > 0
+                lacking = range(at + 1, at + gap["missed"] + 1)
+                assert not set(lacking) & set(self.log.has())
                 at += gap["missed"]
                 assert int(number) == at
             else:

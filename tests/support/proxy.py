@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
 
 class Proxy:
-    """`connections` counts those that came."""
+    """`connections` counts those that came.
 
-    def __init__(self, server_url: str) -> None:
+    `cuts`: for each connection, after how many bytes of the server's it is dropped; those behind
+    are not.
+    """
+
+    def __init__(self, server_url: str, cuts: Iterable[int] = ()) -> None:
         self.connections = 0
+        self._cuts = iter(cuts)
         self._to = urlsplit(server_url)
         self._writers: set[asyncio.StreamWriter] = set()
         self._held: set[asyncio.StreamWriter] = set()
@@ -42,7 +47,7 @@ class Proxy:
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._carry(reader, far_writer))
-                    group.create_task(self._carry(far_reader, writer))
+                    group.create_task(self._carry(far_reader, writer, next(self._cuts, None)))
             finally:
                 self._writers -= both
                 self._held -= both
@@ -51,9 +56,16 @@ class Proxy:
         finally:
             self._tasks.discard(task)
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _carry(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        cut_after: int | None = None,
+    ) -> None:
+        left = cut_after
         try:
-            while data := await reader.read(65536):
+            while data := await reader.read(65536 if left is None else left):
+                left = None if left is None else left - len(data)
                 if writer not in self._held:
                     writer.write(data)
                     await writer.drain()
@@ -69,9 +81,9 @@ class Proxy:
 
 
 @asynccontextmanager
-async def proxied(server_url: str) -> AsyncIterator[tuple[Proxy, str]]:
+async def proxied(server_url: str, cuts: Iterable[int] = ()) -> AsyncIterator[tuple[Proxy, str]]:
     """A proxy before that server, and its URL."""
-    proxy = Proxy(server_url)
+    proxy = Proxy(server_url, cuts)
     server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
     try:
         yield proxy, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"

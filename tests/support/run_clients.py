@@ -74,7 +74,7 @@ async def _read(url: str, asked: Mapping[str, Any]) -> Seen:
         ) as client,
     ):
         if "start" in asked:
-            stream = client.start(asked["start"], on_waiting=on_waiting)
+            stream = client.start(asked["start"], query=asked.get("query"), on_waiting=on_waiting)
         else:
             stream = client.follow(
                 asked.get("run"),

@@ -107,29 +107,6 @@ export declare class SseParser {
      */
     feed(bytes: Uint8Array): SseFrame[];
 }
-/** One request and its answer, cut when no byte comes for `idleMs` while one is waited for. */
-declare class Connection {
-    #private;
-    idleMs: number;
-    parser: SseParser;
-    /** @param {number} idleMs */
-    constructor(idleMs: number);
-    /**
-     * @template T
-     * @param {Promise<T>} promise
-     * @returns {Promise<T>}
-     */
-    wait<T>(promise: Promise<T>): Promise<T>;
-    /** @param {Response} answer */
-    readFrom(answer: Response): void;
-    /** The frames of the next piece; `null` when the answer has ended as it should. */
-    frames(): Promise<SseFrame[] | null>;
-    get signal(): AbortSignal;
-    /** @param {unknown} [reason] */
-    cut(reason?: unknown): void;
-    /** Timers stand still while a phone sleeps: what should have been noticed is noticed now. */
-    cutIfStale(): void;
-}
 /**
  * The events of one run, once: `for await (const event of stream)`. Made by `RunClient`.
  * @implements {AsyncIterable<RunEvent | GapEvent>}
@@ -142,19 +119,6 @@ export declare class RunStream implements AsyncIterable<RunEvent | GapEvent> {
     threadId: string | null;
     /** The number of the last event that was told: the cursor. */
     lastId: number;
-    /**
-     * @param {RunClient} client
-     * @param {{path: string, runId: string | null, body?: string, after?: number}} asked
-     * @param {StreamOptions} options
-     */
-    constructor(client: RunClient, asked: {
-        path: string;
-        runId: string | null;
-        body?: string;
-        after?: number;
-    }, options: StreamOptions);
-    /** Connect; used by `RunClient`. */
-    open(): Promise<this>;
     /** @returns {AsyncIterator<RunEvent | GapEvent, void, void>} */
     [Symbol.asyncIterator](): AsyncIterator<RunEvent | GapEvent, void, void>;
     /** Ask the server to stop the run; its last events and its end still come. */
@@ -176,12 +140,15 @@ export declare class RunClient {
     /**
      * Start a run; resolves when the server has begun it. `input` is the agent's input. Without a
      * `run_id` or `runId` it gets one, so that a start whose answer was lost is not begun twice.
+     * `query`: what the server may be asked besides, `dialect` and `granularity`.
      * Throws RunRefused, ConnectionLost.
      * @param {Record<string, any>} input
-     * @param {StreamOptions} [options]
+     * @param {StreamOptions & {query?: Record<string, string>}} [options]
      * @returns {Promise<RunStream>}
      */
-    start(input: Record<string, any>, options?: StreamOptions): Promise<RunStream>;
+    start(input: Record<string, any>, options?: StreamOptions & {
+        query?: Record<string, string>;
+    }): Promise<RunStream>;
     /**
      * Follow a run from behind number `after`, from its beginning by default; or the run that its
      * thread began last. Where there is none, or nothing more, the stream is empty.
@@ -202,23 +169,15 @@ export declare class RunClient {
     }, options?: StreamOptions): Promise<RunStream>;
     /**
      * Ask that a run stops, from wherever it was started; `false` if it was over or stopped already.
+     * Throws RunRefused, and what `fetch` throws: to ask again does no harm.
      * @param {string} runId
      * @returns {Promise<boolean>}
      */
     stop(runId: string): Promise<boolean>;
     /**
-     * How a run stands, as the server tells it.
+     * How a run stands, as the server tells it. Throws as `stop`.
      * @param {string} runId
      * @returns {Promise<any>}
      */
     state(runId: string): Promise<any>;
-    /**
-     * One request, with the headers of this client; used by `RunStream`. Throws RunRefused.
-     * @param {string} path
-     * @param {RequestInit} init
-     * @param {Connection} connection
-     * @returns {Promise<Response>}
-     */
-    ask(path: string, init: RequestInit, connection: Connection): Promise<Response>;
 }
-export {};

@@ -50,6 +50,7 @@ const FIRST_DELAY_MS = 1000;
 const MAX_DELAY_MS = 30_000;
 const MAX_RETRY_AFTER_MS = 3_600_000;
 const MAX_FRAME_CHARS = 16 * 1024 * 1024;
+const NO_STORE = /** @type {const} */ ("no-store");
 const TRIED_AGAIN = new Set([502, 503, 504]);
 const RESUMED_LATER = new Set([408, 425, 429, 500, ...TRIED_AGAIN]); // the run is there already
 
@@ -268,6 +269,7 @@ export class RunStream {
   #isHeld = false;
 
   /**
+   * @internal
    * @param {RunClient} client
    * @param {{path: string, runId: string | null, body?: string, after?: number}} asked
    * @param {StreamOptions} options
@@ -285,7 +287,7 @@ export class RunStream {
     globalThis.document?.addEventListener("visibilitychange", this.#onVisible);
   }
 
-  /** Connect; used by `RunClient`. */
+  /** @internal Connect. */
   async open() {
     try {
       await this.#connect();
@@ -387,7 +389,7 @@ export class RunStream {
       const after = this.lastId;
       const isGap = event === "gap" && parsed(data)?.value?.missed === number - after;
       const upTo = isGap ? number : number - 1;
-      this.lastId = upTo;
+      this.lastId = upTo; // who leaves at the gap has not read the event behind it
       if (upTo > after) yield { type: "gap", id: upTo, after, missed: upTo - after };
       if (isGap) return;
       this.lastId = number;
@@ -447,11 +449,13 @@ export class RunStream {
   async #attempt(connection) {
     this.#attempts += 1;
     const body = this.#body;
-    const headers = { accept: "text/event-stream", ...(body && { "content-type": "application/json" }),
-      ...(this.lastId && { "last-event-id": String(this.lastId) }) };
-    const answer = await this.#client.ask(
-      this.#path, { method: body ? "POST" : "GET", headers, body, cache: "no-store" }, connection,
-    );
+    const headers = {
+      accept: "text/event-stream",
+      ...(body && { "content-type": "application/json" }),
+      ...(this.lastId && { "last-event-id": String(this.lastId) }),
+    };
+    const init = { method: body ? "POST" : "GET", headers, body, cache: NO_STORE };
+    const answer = await this.#client.ask(this.#path, init, connection);
     this.#body = undefined;
     if (answer.status === 204) return answer;
     if (!answer.headers.get("content-type")?.startsWith("text/event-stream")) {
@@ -469,7 +473,8 @@ export class RunStream {
    */
   #isTriedAgain({ status }) {
     if (this.#body === undefined) return RESUMED_LATER.has(status);
-    if (status !== 409 || this.#attempts === 1 || this.runId === null) return TRIED_AGAIN.has(status);
+    if (status !== 409 || this.#attempts === 1 || this.runId === null)
+      return TRIED_AGAIN.has(status);
     this.#body = undefined;
     this.#path = pathOf(this.runId);
     return true;
@@ -524,16 +529,18 @@ export class RunClient {
   /**
    * Start a run; resolves when the server has begun it. `input` is the agent's input. Without a
    * `run_id` or `runId` it gets one, so that a start whose answer was lost is not begun twice.
+   * `query`: what the server may be asked besides, `dialect` and `granularity`.
    * Throws RunRefused, ConnectionLost.
    * @param {Record<string, any>} input
-   * @param {StreamOptions} [options]
+   * @param {StreamOptions & {query?: Record<string, string>}} [options]
    * @returns {Promise<RunStream>}
    */
   start(input, options = {}) {
     const given = input.run_id ?? input.runId;
     const runId = given ?? newId();
     const body = JSON.stringify(given === undefined ? { ...input, run_id: runId } : input);
-    return new RunStream(this, { path: "/runs", runId, body }, options).open();
+    const path = options.query ? `/runs?${new URLSearchParams(options.query)}` : "/runs";
+    return new RunStream(this, { path, runId, body }, options).open();
   }
 
   /**
@@ -555,6 +562,7 @@ export class RunClient {
 
   /**
    * Ask that a run stops, from wherever it was started; `false` if it was over or stopped already.
+   * Throws RunRefused, and what `fetch` throws: to ask again does no harm.
    * @param {string} runId
    * @returns {Promise<boolean>}
    */
@@ -563,7 +571,7 @@ export class RunClient {
   }
 
   /**
-   * How a run stands, as the server tells it.
+   * How a run stands, as the server tells it. Throws as `stop`.
    * @param {string} runId
    * @returns {Promise<any>}
    */
@@ -581,7 +589,8 @@ export class RunClient {
   }
 
   /**
-   * One request, with the headers of this client; used by `RunStream`. Throws RunRefused.
+   * One request, with the headers of this client. Throws RunRefused.
+   * @internal
    * @param {string} path
    * @param {RequestInit} init
    * @param {Connection} connection
@@ -625,8 +634,8 @@ function parsed(data) {
 /** @param {Response} answer */
 async function refusalOf(answer) {
   const told = parsed(await answer.text())?.error ?? {};
-  const after = answer.headers.get("retry-after");
-  const afterMs = after === null ? 0 : /^\d+$/.test(after) ? Number(after) * 1000 : Date.parse(after) - Date.now();
+  const after = answer.headers.get("retry-after") ?? "";
+  const afterMs = /^\d+$/.test(after) ? Number(after) * 1000 : Date.parse(after) - Date.now();
   return new RunRefused(
     answer.status,
     told.type ?? "refused",
