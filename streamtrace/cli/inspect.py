@@ -1,4 +1,4 @@
-"""`streamtrace inspect`: what a recorded response body says.
+"""`streamtrace inspect`: what a recorded response body says, or what records say of one run.
 
 Rules that hold here:
 
@@ -50,6 +50,33 @@ def inspect(name: str, dialect: str | None, as_json: bool) -> int:
 
         with _written() as out:
             draw(console(out), summary, axis="position")
+    return 0
+
+
+def inspect_run(name: str, run_id: str, as_json: bool) -> int:
+    """Print one run across its connections. Raises UsageError where FILE has no record of it."""
+    from streamtrace.cli.connections import (  # noqa: PLC0415  draws, and so needs the extra
+        MAX_LINE_BYTES,
+        joined,
+        records_of,
+        render_connections,
+    )
+
+    with _opened(name) as file:
+        records = records_of(run_id, iter(lambda: file.readline(MAX_LINE_BYTES), b""))
+    if not records:
+        raise UsageError(f"{name} holds no record of the run {run_id}")
+    if as_json:
+        with _written() as out:
+            out.write(msgspec.json.encode(joined(records)).decode() + "\n")
+    else:
+        from streamtrace.cli.terminal import console  # noqa: PLC0415
+        from streamtrace.cli.waterfall import ASCII, UNICODE  # noqa: PLC0415
+
+        with _written() as out:
+            target = console(out)
+            glyphs = ASCII if target.options.ascii_only else UNICODE
+            target.print(render_connections(records, target.width, glyphs=glyphs))
     return 0
 
 

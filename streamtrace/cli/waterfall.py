@@ -100,7 +100,7 @@ def render(
     return Group(*_Drawing(summary, width, axis, glyphs).lines())
 
 
-class _Bar:
+class Bar:
     """The cells of one row; later strokes cover earlier ones."""
 
     def __init__(self, width: int, total: int) -> None:
@@ -108,18 +108,22 @@ class _Bar:
         self._total = total
 
     def column(self, at: int) -> int:
+        """Where that is."""
         last = len(self._cells) - 1
         return 0 if self._total <= 0 else min(last, max(0, at) * len(self._cells) // self._total)
 
     def stroke(self, start: int, end: int, glyph: str, style: str) -> None:
+        """From there to there."""
         for column in range(self.column(start), self.column(end) + 1):
             self._cells[column] = (glyph, style)
 
     def mark(self, at: int | None, glyph: str, style: str) -> None:
+        """One cell, where it is known."""
         if at is not None:
             self._cells[self.column(at)] = (glyph, style)
 
     def text(self) -> Text:
+        """As it is drawn."""
         text = Text()
         for style, cells in groupby(self._cells, key=itemgetter(1)):
             text.append("".join(glyph for glyph, _ in cells), style)
@@ -208,8 +212,8 @@ class _Drawing:
         """The axis: labels at round values, as many as fit."""
         total = self.summary.duration_ns
         labels = [" "] * self.bar_width
-        step = _round_step(total * len("  999 ms  ") // self.bar_width)
-        bar = _Bar(self.bar_width, total)
+        step = round_step(total * len("  999 ms  ") // self.bar_width)
+        bar = Bar(self.bar_width, total)
         for at in range(0, max(1, total), step):
             label = self._tick(at)
             column = bar.column(at)
@@ -226,7 +230,7 @@ class _Drawing:
 
     def _root(self) -> Text:
         one, glyphs = self.summary, self.glyphs
-        bar = _Bar(self.bar_width, one.duration_ns)
+        bar = Bar(self.bar_width, one.duration_ns)
         bar.stroke(0, one.duration_ns, glyphs.work, self.style)
         if one.longest_gap_at_ns is not None and not self.by_position:
             start = one.longest_gap_at_ns - (one.longest_gap_ns or 0)
@@ -238,13 +242,13 @@ class _Drawing:
         return self._line(Text(label, "bold"), bar, self.length(one.duration_ns))
 
     def _row(self, part: Generation | ToolCall, is_last: bool) -> Text:
-        bar = _Bar(self.bar_width, self.summary.duration_ns)
+        bar = Bar(self.bar_width, self.summary.duration_ns)
         branch = Text(self.glyphs.last if is_last else self.glyphs.branch, _QUIET)
         if isinstance(part, Generation):
             return self._line(branch + self._generation(part, bar), bar, self._taken(part))
         return self._line(branch + self._tool(part, bar), bar, self._taken(part))
 
-    def _generation(self, part: Generation, bar: _Bar) -> Text:
+    def _generation(self, part: Generation, bar: Bar) -> Text:
         first = part.finished_ns if part.first_token_ns is None else part.first_token_ns
         bar.stroke(part.started_ns, first, self.glyphs.wait, _QUIET)
         if part.first_token_ns is not None:
@@ -252,7 +256,7 @@ class _Drawing:
             bar.stroke(part.first_token_ns, last, self.glyphs.work, _GENERATION)
         return Text(_label(part), _GENERATION)
 
-    def _tool(self, part: ToolCall, bar: _Bar) -> Text:
+    def _tool(self, part: ToolCall, bar: Bar) -> Text:
         style = _FAILED if part.status == "error" else _TOOL
         ready = part.started_ns if part.ready_ns is None else part.ready_ns
         bar.stroke(part.started_ns, ready, self.glyphs.wait, style)
@@ -325,7 +329,7 @@ class _Drawing:
         widest = max((cell_len(name) + 2 for name in names), default=0)
         return min(max(widest, cell_len(self.summary.agent or "run"), 10), self.width // 3)
 
-    def _line(self, label: Text, bar: _Bar, value: str) -> Text:
+    def _line(self, label: Text, bar: Bar, value: str) -> Text:
         label = self._cut(label, self.label_width)
         label.pad_right(self.label_width - cell_len(label.plain))
         shown = (value.rjust(_VALUE_WIDTH), "bold")
@@ -363,7 +367,7 @@ def _label(part: Generation | ToolCall) -> str:
     return clean(part.name or "tool call")
 
 
-def _round_step(least: int) -> int:
+def round_step(least: int) -> int:
     """The smallest of 1, 2, 5, 10, 20, 50, ... that is not under `least`."""
     power = 1
     while True:
