@@ -38,7 +38,7 @@ from streamtrace.serve.runs import Runs
 from streamtrace.sinks.prometheus import PrometheusSink, metrics_app
 
 TTL_S = 0.3
-DRAIN_S = 1.0
+DRAIN_S = 0.5
 
 going: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 ended: dict[str, str | None] = {}
