@@ -5,7 +5,8 @@
 `tokens` are told first; `then` is "end", "idle" (silent until `/go?run_id=r`, and then the end) or
 "drain" (until it sees that the server drains). With `before`, it is silent before its first token,
 and with `thread` it is a plain generator. `/state` says what is left of all that in this process,
-and `/drain` begins to drain it. `observed` is the same, with its metrics at `/metrics`.
+and `/drain` begins to drain it. `observed` is the same, with its metrics at `/metrics`; in
+`plain` nothing is ours.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
@@ -36,12 +38,14 @@ from streamtrace.serve.runs import Runs
 from streamtrace.sinks.prometheus import PrometheusSink, metrics_app
 
 TTL_S = 0.3
-DRAIN_S = 1.0
+DRAIN_S = 0.5
 
 going: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 ended: dict[str, str | None] = {}
 made: dict[str, int] = {}
 counts: dict[str, ChannelCounts] = {}
+posted: list[str] = []
+"""The queries of POSTs that reached the app, whether or not their bodies are there."""
 
 
 def token(run: RunContext, number: int) -> ev.Event:
@@ -126,6 +130,7 @@ async def state(_: Request) -> JSONResponse:
             "made": made,
             "active": [run.run_id for run in runs.active],
             "left": [run.run_id for run in runs.active if run.disconnected_ns is not None],
+            "posted": posted,
             "tasks": len(asyncio.all_tasks()),
             "fds": open_files(),
             "rss_bytes": resident_bytes(),
@@ -146,7 +151,7 @@ async def drain(_: Request) -> JSONResponse:
     return JSONResponse("drains", background=BackgroundTask(router.drain))
 
 
-app = Starlette(
+routed = Starlette(
     routes=[
         *router.routes,
         Route("/ready", ready),
@@ -157,4 +162,13 @@ app = Starlette(
     ],
     lifespan=lambda _: draining(runs),
 )
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    if scope.get("method") == "POST":
+        posted.append(scope["query_string"].decode())
+    await routed(scope, receive, send)
+
+
+plain = Starlette(routes=[Route("/ready", ready)])
 observed = StreamTraceMiddleware(app, sinks=[PrometheusSink()])
