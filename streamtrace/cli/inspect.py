@@ -2,7 +2,7 @@
 
 Rules that hold here:
 
-* The file is read in pieces, so its size does not matter.
+* The file is read in pieces, so its size does not matter; text is kept up to a bound.
 * A body that begins with a brace is JSON lines, one that begins as Vercel's data stream (`0:"`) is
   lines as well; anything else is Server-Sent Events.
 * A body holds no times. For the drawing, each line is fed with its offset in bytes in the place of
@@ -26,6 +26,8 @@ from streamtrace.cli.errors import UsageError
 from streamtrace.observe.offline import summarize
 
 PIECE_BYTES = 64 * 1024
+MAX_CONTENT_BYTES = 16 * 1024 * 1024
+"""More than the middleware keeps of a stream: here there is one, and somebody wants to read it."""
 
 
 def inspect(name: str, dialect: str | None, as_json: bool) -> int:
@@ -33,7 +35,12 @@ def inspect(name: str, dialect: str | None, as_json: bool) -> int:
     read = _pieces if as_json else _positions
     with _opened(name) as file:
         media_type = _media_type(file.peek())
-        summary = summarize(read(file), dialect=dialect, media_type=media_type)
+        summary = summarize(
+            read(file),
+            dialect=dialect,
+            media_type=media_type,
+            max_content_bytes=MAX_CONTENT_BYTES,
+        )
     if as_json:
         timeless = _without_times(summary.to_dict())
         with _written() as out:

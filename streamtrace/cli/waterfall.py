@@ -30,6 +30,7 @@ MIN_WIDTH = 40
 MAX_WIDTH = 120
 MAX_ROWS = 24
 ANSWER_LINES = 3
+_VALUE_WIDTH = len("999.9 kB")
 STALL_SHOWN_NS = 250_000_000
 """Every `send` takes a little; below this it says nothing of the client."""
 
@@ -140,7 +141,7 @@ class _Drawing:
         parts: list[Generation | ToolCall] = [*summary.generations, *summary.tool_calls]
         self.parts = sorted(parts, key=lambda part: part.started_ns)
         self.label_width = self._label_width()
-        self.bar_width = self.width - self.label_width - 11
+        self.bar_width = self.width - self.label_width - _VALUE_WIDTH - 4
 
     def lines(self) -> Iterator[Text]:
         yield self._headline()
@@ -302,7 +303,10 @@ class _Drawing:
             )
         message = "" if one.error is None else _shown(one.error.message)
         if message:
-            yield self._cut(Text(f"  {message}", self.style))
+            yield self._cut(Text(f"  error: {message}", self.style))
+        steps = [name for name, _ in groupby(clean(step.name) for step in one.steps)]
+        if steps:
+            yield self._cut(Text(f"  steps: {', '.join(steps)}", _QUIET))
         if one.lost_chunks:
             lost = f"  {one.lost_chunks:,} chunks ({size(one.lost_bytes)}) went by unseen"
             yield self._cut(Text(lost, "yellow"))
@@ -328,8 +332,8 @@ class _Drawing:
     def _line(self, label: Text, bar: Bar, value: str) -> Text:
         label = self._cut(label, self.label_width)
         label.pad_right(self.label_width - cell_len(label.plain))
-        line = Text.assemble("  ", label, " ", bar.text(), " ", (f"{value:>7}", "bold"))
-        return self._cut(line)
+        shown = (value.rjust(_VALUE_WIDTH), "bold")
+        return self._cut(Text.assemble("  ", label, " ", bar.text(), " ", shown))
 
     def _wrapped(self, items: Sequence[Text]) -> Iterator[Text]:
         """The items, as many to a line as fit."""

@@ -182,6 +182,7 @@ EVENT_GAP = Metric(
     clock=("an event with output", "the next one"),
     absent="fewer than two such events; events of one ASGI message count as one",
     buckets=GAP_BUCKETS_S,
+    exemplar=True,  # of the longest
     counted=True,
 )
 LONGEST_GAP = Metric(

@@ -25,7 +25,7 @@ CONTENT_MODES: tuple[ContentMode, ...] = ("off", "hash", "full")
 """From strict to open."""
 
 
-class StreamInfo(msgspec.Struct, kw_only=True, eq=False):
+class StreamInfo(msgspec.Struct, kw_only=True, eq=False, gc=False):
     """What is known of a stream when it starts. One object per stream: it can serve as a key."""
 
     started_at_ns: int

@@ -117,7 +117,7 @@ class TraceIds(msgspec.Struct, frozen=True, kw_only=True):
     sampled: bool | None = None
 
 
-class RequestFacts(msgspec.Struct, kw_only=True):
+class RequestFacts(msgspec.Struct, kw_only=True, gc=False):
     """What the request said. `input` is content; `parameters` are sampling numbers only."""
 
     model: str | None = None

@@ -41,7 +41,7 @@ PIECE_BYTES = 16 * 1024
 """Most bytes decoded between two looks at the clock; about a fifth of a millisecond."""
 
 
-class Opening(msgspec.Struct, kw_only=True):
+class Opening(msgspec.Struct, kw_only=True, gc=False):
     """What the path knew when the response turned out to be a stream."""
 
     head: Head

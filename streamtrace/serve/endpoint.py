@@ -90,14 +90,17 @@ class Door(msgspec.Struct, frozen=True, kw_only=True):
     @contextlib.asynccontextmanager
     async def admitted(self, user: User | None, scope: Scope) -> AsyncIterator[None]:
         """For the time of a stream. Raises Refusal if the user asks too often, or for too much."""
-        address = address_of(scope)
-        if self.rate is not None:
-            await self.rate.check(user, address)
+        await self.count(user, scope)
         if self.concurrency is None:
             yield
         else:
-            async with self.concurrency.slot(user, address):
+            async with self.concurrency.slot(user, address_of(scope)):
                 yield
+
+    async def count(self, user: User | None, scope: Scope) -> None:
+        """One more run of this user. Raises Refusal if that is too often."""
+        if self.rate is not None:
+            await self.rate.check(user, address_of(scope))
 
 
 class Endpoint:
@@ -205,7 +208,8 @@ def _filters(granularity: str | None) -> tuple[Callable[[object], Stage], ...]:
 
 
 def begin(runs: Runs, agent: Agent, context: RunContext, settings: Settings) -> Run:
-    """Start a run. Raises Refusal: 503 while the server drains, 409 for an id under way."""
+    """Start a run. Raises Refusal: 503 while the server drains, 409 for an id under way, 400 for
+    what is no id."""
     try:
         return runs.start(agent, context, settings)
     except Draining as draining:

@@ -16,6 +16,7 @@ from streamtrace.dialects.base import Dialect
 from streamtrace.serve.agentflow import GRANULARITIES, Granularities, GraphStop, GraphStream
 from streamtrace.serve.asked import context_of
 from streamtrace.serve.auth import Auth
+from streamtrace.serve.client_js import ClientJs
 from streamtrace.serve.context import Agent, RunContext
 from streamtrace.serve.drain import draining
 from streamtrace.serve.endpoint import Door, Endpoint, Rate, Slots, StopEndpoint
@@ -240,6 +241,11 @@ class AgentRouter:
             door=self.door,
         )
         self.routes.append(WebSocketRoute(path, endpoint))
+        return self
+
+    def client_js(self, path: str = "/streamtrace.js") -> Self:
+        """The browser's client of `resumable` runs, an ES module at `path`, for everybody."""
+        self.routes.append(Route(path, ClientJs()))
         return self
 
     async def drain(self, timeout_s: float | None = None) -> None:

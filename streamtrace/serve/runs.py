@@ -14,6 +14,7 @@ import time
 from collections.abc import Hashable
 
 from streamtrace.core.errors import ConfigError, StreamTraceError
+from streamtrace.serve.body import checked_id
 from streamtrace.serve.context import Agent, CancelToken, RunContext, StopReason
 from streamtrace.serve.run import Run, Settings
 
@@ -59,11 +60,14 @@ class Runs:
         *,
         known_as: Hashable | None = None,
     ) -> Run:
-        """Begin a run. Raises Draining, and KeyError for an id that is under way.
+        """Begin a run. Raises Draining, KeyError for an id that is under way, and Refusal (400) for
+        one that may not stand in a header.
 
         `known_as`: for those who keep runs under more than their id, and find them themselves.
         """
         self.check_open()
+        for given in (context.run_id, context.thread_id):
+            checked_id(given)
         key = context.run_id if known_as is None else known_as
         if key in self._active:
             raise KeyError(key)

@@ -13,7 +13,7 @@ import functools
 import os
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from streamtrace.core import metrics
@@ -23,7 +23,7 @@ from streamtrace.core.names import GAP_BUCKETS_S
 from streamtrace.core.sink import Sink
 from streamtrace.core.summary import RunSummary, Status
 from streamtrace.sinks.prometheus.client import client, is_multiprocess
-from streamtrace.sinks.prometheus.counts import add_counts
+from streamtrace.sinks.prometheus.counts import add_counts, add_linked
 from streamtrace.sinks.prometheus.served import ServedCounts
 from streamtrace.sinks.prometheus.tracked import Tracked
 
@@ -165,14 +165,17 @@ class Stream:
         self._events = series[metrics.EVENTS].labels(route, dialect)
         self._gaps = series[metrics.EVENT_GAP].labels(route, dialect)
         self._times: list[tuple[str, Any, bool]] = []
-        self._counts: list[tuple[str, Any, float]] = []
+        self._counts: list[tuple[str, Callable[[], Any], float]] = []
         for metric in METRICS:
             if metric.field is not None:
-                child = series[metric].labels(route, dialect)
+                bind = functools.partial(series[metric].labels, route, dialect)
                 if metric.kind == "histogram":
-                    self._times.append((metric.field, child, metric.exemplar))
+                    self._times.append((metric.field, bind(), metric.exemplar))
                 else:
                     per_unit = 1e-9 if metric.unit == "seconds" else 1
+                    child = functools.cache(bind)
+                    if not metric.absent:  # a series at 0 would say that somebody counted
+                        child()
                     self._counts.append((metric.field, child, per_unit))
 
     def end(self, summary: RunSummary, exemplar: dict[str, str] | None) -> None:
@@ -193,11 +196,18 @@ class Stream:
         for field, counter, per_unit in self._counts:
             count = getattr(summary, field)
             if count is not None:
-                counter.inc(count * per_unit)
+                counter().inc(count * per_unit)
         if summary.longest_send_stall_ns >= metrics.STALLED_NS:
             self._stalled.inc()
         if summary.gap_counts:
-            add_counts(self._gaps, GAP_BUCKETS_S, summary.gap_counts, summary.gap_sum_ns / 1e9)
+            counts, total = summary.gap_counts, summary.gap_sum_ns / 1e9
+            if exemplar is None or summary.longest_gap_ns is None:
+                add_counts(self._gaps, GAP_BUCKETS_S, counts, total)
+            else:
+                longest = summary.longest_gap_ns / 1e9
+                add_linked(
+                    self._gaps, GAP_BUCKETS_S, counts, total, largest=longest, exemplar=exemplar
+                )
 
 
 def _checked(buckets: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, ...]]:
