@@ -820,6 +820,31 @@ async def test_a_follower_of_another_replica_ends_between_frames_when_the_log_go
     await first.whole()
 
 
+async def test_a_run_of_which_the_wire_says_nothing_holds_its_lease() -> None:
+    log, agent = MemoryLog(LogBounds(lease_s=0.3)), Told()
+    app = AgentRouter().resumable("/chat", agent, "openai-chat", log=log).app()
+    first = Reader(json.dumps(START).encode()).start(app, "/chat/runs", "POST")
+    await until(lambda: bool(first.sent))
+    for number in range(50):
+        agent.say(ev.State(value=number))
+        await passed(0.01)
+    assert (await log.state(RunKey("r"))).phase == "live"
+    agent.end()
+    await first.whole()
+    assert (await log.state(RunKey("r"))).phase == "finished"
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_slot_does_not_wait_for_a_log_that_is_away() -> None:
+    log = Frail()
+    app = AgentRouter(concurrency=Concurrency(max_streams=1)).resumable("/c", talk, log=log).app()
+    log.is_away = True
+    for number in range(3):
+        answer = await ask(app, "/c/runs", json={"run_id": f"r{number}"})
+        assert (answer.status, answer.complete) == (200, True)
+    log.is_away = False
+
+
 # --- what a dialect cannot write ---------------------------------------------------------------
 
 

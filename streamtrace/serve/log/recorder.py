@@ -69,6 +69,7 @@ class Recorder:
         self._has_ended = False
         self._is_given_up = False
         self._kept_bytes = 0
+        self._renew_at_s = 0.0
         self._recovering: asyncio.Task[None] | None = None
         self._run: Run | None = None
         self._task: asyncio.Task[None] | None = None
@@ -85,6 +86,7 @@ class Recorder:
 
     async def begin(self) -> None:
         """Make the run known. Raises RunExists. Without the log it begins all the same."""
+        self._held()
         try:
             async with asyncio.timeout(PATIENCE_S):
                 await self._create(0)
@@ -97,7 +99,7 @@ class Recorder:
             lambda: self._log.finish(self.key, self._owner, b"null", last_id=self._numbered), 0
         )
 
-    def start(self, run: Run, when_over: Callable[[], Awaitable[object]]) -> asyncio.Task[None]:
+    def start(self, run: Run, when_over: Callable[[], object]) -> asyncio.Task[None]:
         """Record the run. `when_over` is called when all of it is told, and written if it can
         be. The task belongs to the caller."""
         self._run = run
@@ -116,7 +118,7 @@ class Recorder:
 
     # --- the task --------------------------------------------------------------------------
 
-    async def _live(self, when_over: Callable[[], Awaitable[object]]) -> None:
+    async def _live(self, when_over: Callable[[], object]) -> None:
         try:
             try:
                 await self._record()
@@ -133,18 +135,21 @@ class Recorder:
             self._kept_bytes = 0
             if self._recovering is not None:
                 self._recovering.cancel()
-            await when_over()
+            when_over()
 
     async def _record(self) -> None:
-        channel, renew_s = self.run.channel, self._log.bounds.lease_s / 3
+        channel = self.run.channel
         while True:
+            left_s = self._renew_at_s - time.monotonic()
+            if left_s <= 0:  # also where events come that this wire does not say
+                await self._renew()
+                continue
             event = channel.get_nowait()
             if event is None:
                 try:
-                    async with asyncio.timeout(renew_s):
+                    async with asyncio.timeout(left_s):
                         event = await channel.get()
                 except TimeoutError:
-                    await self._renew()
                     continue
                 if event is None:
                     break
@@ -186,6 +191,7 @@ class Recorder:
     # --- the log ---------------------------------------------------------------------------
 
     async def _write(self, told: list[LogEntry]) -> None:
+        self._held()
         after = told[0].id - 1
         data = [one.data for one in told]
         written = await self._ask(
@@ -201,7 +207,12 @@ class Recorder:
         if written.is_stopped:
             self.run.stop("stopped")
 
+    def _held(self) -> None:
+        """The lease is held, or nothing can be done for it now."""
+        self._renew_at_s = time.monotonic() + self._log.bounds.lease_s / 3
+
     async def _renew(self) -> None:
+        self._held()
         if await self._ask(lambda: self._log.renew(self.key, self._owner), self._numbered):
             self.run.stop("stopped")
 
