@@ -848,7 +848,8 @@ async def test_a_slot_does_not_wait_for_a_log_that_is_away() -> None:
 # --- what a dialect cannot write ---------------------------------------------------------------
 
 
-async def test_a_run_that_cannot_be_told_ends_with_an_error_and_is_over() -> None:
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_run_that_cannot_be_told_ends_with_an_error_and_is_over(at_once: bool) -> None:
     class Choosy(type(GENERIC)):  # type: ignore[misc]
         def encoder(self, envelope: Any = None) -> Any:
             return self
@@ -861,12 +862,19 @@ async def test_a_run_that_cannot_be_told_ends_with_an_error_and_is_over() -> Non
         def close(self) -> list[Frame]:
             return []
 
-    agent = Told()
-    agent.tell(3)
-    app = AgentRouter().resumable("/chat", agent, Choosy()).app()
+    told = Told()
+    for word in ("w0 ", "w1 ", "w2 "):
+        told.say(ev.TextDelta(text=word, message_id="m"))
+    app = AgentRouter().resumable("/chat", talk if at_once else told, Choosy()).app()
     answer = await ask(app, "/chat/runs", json=START)
     assert answer.complete
-    *_, last = numbered(answer.body)
+    whole = numbered(answer.body)
+    assert [number for number, _ in whole] == [str(at + 1) for at in range(len(whole))]
+    assert b"w0 " in whole[-2][1]
+    last = whole[-1]
     assert json.loads(last[1])["code"] == "internal_error"
-    assert agent.ended == ["cancelled"]
+    assert at_once or told.ended == ["cancelled"]
+    for after in range(len(whole)):
+        resumed = await get(app, f"/chat/runs/r/events?after={after}")
+        assert numbered(resumed.body) == whole[after:]
     assert (await get(app, f"/chat/runs/r/events?after={last[0]}")).status == 204
