@@ -96,6 +96,7 @@ async def test_a_cut_in_mid_run_and_at_random_places_under_concurrency(
     make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("streamtrace.serve.log.recorder.PATIENCE_S", 30)
+    monkeypatch.setattr("streamtrace.serve.log.sqlite_file.ANSWERS_WITHIN_S", 30)
     if make is SqliteLog:
         logs = [SqliteLog(tmp_path / "runs.db") for _ in range(2)]
         await cut_at_random(logs[0], logs[1])

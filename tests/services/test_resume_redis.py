@@ -78,6 +78,7 @@ async def test_cuts_at_random_places_under_concurrency(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("streamtrace.serve.log.recorder.PATIENCE_S", 30)
+    monkeypatch.setattr("streamtrace.serve.redis_stores.ANSWERS_WITHIN_S", 15)
     logs = [RedisLog(redis.url) for _ in range(2)]
     await cut_at_random(*logs)
     for log in logs:

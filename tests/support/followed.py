@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
-from support.asgi import Server, http_scope
+from support.asgi import Server, http_scope, until
 
 from streamtrace.core import events as ev
 from streamtrace.core.frames import Frame, FrameParser
@@ -136,7 +135,7 @@ async def cut_at_random(here: EventLog, there: EventLog) -> None:
     agent = Told()
     apps = [AgentRouter().resumable("/chat", agent, log=log).app() for log in (here, there)]
     first = Reader(b'{"run_id":"r"}').start(apps[0], "/chat/runs", "POST")
-    await soon(lambda: bool(first.numbers))
+    await until(lambda: bool(first.numbers))
 
     async def one(after: int, is_slow: bool) -> Reader:
         """A connection that is lost somewhere, or at the end."""
@@ -148,7 +147,7 @@ async def cut_at_random(here: EventLog, there: EventLog) -> None:
         for _ in range(chance.randint(1, 200)):
             await asyncio.sleep(0)
         reader.reads.set()
-        await soon(lambda: reader.is_over or (reader.numbers or [0])[-1] >= wanted)
+        await until(lambda: reader.is_over or (reader.numbers or [0])[-1] >= wanted)
         await reader.leave()
         return reader
 
@@ -172,12 +171,3 @@ async def cut_at_random(here: EventLog, there: EventLog) -> None:
     assert [number for number, _ in whole] == [str(at + 1) for at in range(len(whole))]
     for got in await asyncio.gather(*followers):
         assert got == whole
-
-
-async def soon(condition: Callable[[], bool]) -> None:
-    """Let the loop run until the condition holds. Raises TimeoutError after 30 s."""
-    async with asyncio.timeout(30):
-        for _ in itertools.count():
-            if condition():
-                return
-            await asyncio.sleep(0)

@@ -66,6 +66,12 @@ def wake(waiter: Waiter) -> None:
         waiter.set_result(None)
 
 
+def _heeded(task: asyncio.Task[Any]) -> None:
+    """What it raises is for those who asked, and no news where all have left."""
+    if not task.cancelled():
+        task.exception()
+
+
 class Shared(Generic[K, T]):
     """Those who ask for the very same at once are answered once."""
 
@@ -78,6 +84,7 @@ class Shared(Generic[K, T]):
         task = self._tasks.get(question)
         if task is None:
             task = self._tasks[question] = asyncio.create_task(self._answered(question))
+            task.add_done_callback(_heeded)
         return await asyncio.shield(task)
 
     async def _answered(self, question: K) -> T:
