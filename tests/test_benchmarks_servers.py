@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import children, fleet, load, saturation, streams
+from benchmarks import children, fleet, followers, load, saturation, streams
 
 ROOT = Path(__file__).parent.parent
 WAITS_S = 20.0
@@ -46,6 +46,14 @@ def test_what_was_asked_of_the_server_is_what_its_sinks_were_told() -> None:
     for name, one in after.items():
         assert one["exported"] - before[name]["exported"] == seen.streams
         assert one["queued"] == 0
+
+
+def test_followers_get_all_while_one_of_them_stalls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(followers, "FOLLOWERS", 5)
+    monkeypatch.setattr(followers, "SHORT", {"rounds": 1, "frames": 5})
+    result = followers.run(short=True)
+    assert all(one["median"] > 0 for one in result["late_ms"]["p99"].values())
+    assert "99 and one stalled" in followers.tables(result)
 
 
 def test_a_body_of_another_length_is_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
