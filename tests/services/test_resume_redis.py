@@ -108,7 +108,7 @@ def test_start_here_resume_there_and_stop_from_there(replicas: Replicas) -> None
             assert client.status == 204
 
 
-@pytest.mark.parametrize("replicas", [{"LEASE_S": "1"}], indirect=True)
+@pytest.mark.parametrize("replicas", [{"LEASE_S": "2"}], indirect=True)
 def test_a_killed_process_orphans_its_run_and_followers_get_all_that_it_wrote(
     replicas: Replicas,
 ) -> None:
