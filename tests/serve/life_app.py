@@ -171,4 +171,4 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 plain = Starlette(routes=[Route("/ready", ready)])
-observed = StreamTraceMiddleware(app, sinks=[PrometheusSink()])
+observed = StreamTraceMiddleware(routed, sinks=[PrometheusSink()])
