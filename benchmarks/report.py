@@ -23,6 +23,7 @@ PACKAGES = (
     "langfuse",
     "prometheus-client",
     "prometheus-fastapi-instrumentator",
+    "redis",
 )
 
 

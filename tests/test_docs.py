@@ -28,7 +28,7 @@ from streamtrace.serve import AgentRouter, RunContext
 from streamtrace.sinks.langfuse.observations import LEVEL, observations
 from streamtrace.testing import RecordingSink
 
-PAGES = ("architecture", "backpressure", "clients", "dialects", "guarantees", "outcomes")
+PAGES = ("architecture", "backpressure", "clients", "dialects", "guarantees", "outcomes", "resume")
 TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 PROMISE = re.compile(r"^\*\*([A-Z]\d+b?)\.\*\* ", re.MULTILINE)
 
@@ -180,3 +180,19 @@ async def test_the_code_for_clients_runs():
                 last_id = max([event.id async for event in run])
             assert await names["go_on"](client, "r-1", 2) == last_id
             assert await names["go_on"](client, "r-2", 2) == 2
+
+
+def test_the_code_for_resumable_runs_runs():
+    """And its router has the paths of the contract, and no others."""
+
+    async def agent(run: Any) -> Any:
+        yield None
+
+    [block] = python_blocks("docs/resume.md").values()
+    router = execute("docs/resume.md", block, {"agent": agent})["router"]
+    contract = text_of("resume").split("\n## The contract\n")[1].split("\n## ")[0]
+    told = {
+        path.replace("{prefix}", "/chat")
+        for path in re.findall(r"^\| `(?:GET|POST) ([^`]+)` \|", contract, re.MULTILINE)
+    }
+    assert {route.path for route in router.routes} == told

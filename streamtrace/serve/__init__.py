@@ -44,6 +44,10 @@ if TYPE_CHECKING:
     from streamtrace.serve.guards import Guard, Mark
     from streamtrace.serve.jwt import JwtAuth
     from streamtrace.serve.limits import RateLimit
+    from streamtrace.serve.log.base import EventLog, LogBounds
+    from streamtrace.serve.log.memory import MemoryLog
+    from streamtrace.serve.log.redis import RedisLog
+    from streamtrace.serve.log.sqlite import SqliteLog
     from streamtrace.serve.redis_stores import RedisLeases, RedisTicketStore
     from streamtrace.serve.response import Delivery, EventStream
     from streamtrace.serve.router import AgentRouter
@@ -76,6 +80,10 @@ _MODULES = {
     "serve.guard_tags": "TagGuard",
     "serve.guards": "Guard Mark",
     "serve.jwt": "JwtAuth",
+    "serve.log.base": "EventLog LogBounds",
+    "serve.log.memory": "MemoryLog",
+    "serve.log.redis": "RedisLog",
+    "serve.log.sqlite": "SqliteLog",
     "serve.limits": "RateLimit",
     "serve.redis_stores": "RedisLeases RedisTicketStore",
     "serve.response": "Delivery EventStream",
@@ -110,6 +118,7 @@ __all__ = [
     "Endpoint",
     "Enrich",
     "Enricher",
+    "EventLog",
     "EventStream",
     "FinalAnswer",
     "Follower",
@@ -119,17 +128,21 @@ __all__ = [
     "JwtAuth",
     "KindFilter",
     "Limits",
+    "LogBounds",
     "Mark",
+    "MemoryLog",
     "PublicError",
     "RateLimit",
     "ReActGuard",
     "RedisLeases",
+    "RedisLog",
     "RedisTicketStore",
     "Refusal",
     "Run",
     "RunContext",
     "Runs",
     "Settings",
+    "SqliteLog",
     "Stage",
     "StopEndpoint",
     "TagGuard",

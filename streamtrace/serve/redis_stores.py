@@ -25,7 +25,7 @@ try:
     from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
-    from redis.exceptions import RedisClusterException, RedisError
+    from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 except ModuleNotFoundError as error:
     raise MissingExtra(error.name or "redis", "redis") from None
 
@@ -41,6 +41,7 @@ RETRY_AFTER_S = 1
 MIN_LEASE_S = 1
 RENEWALS_PER_LEASE = 3
 NO_ANSWER = (RedisError, RedisClusterException)
+NO_SCRIPT = NoScriptError
 
 
 def _refusal() -> Exception:

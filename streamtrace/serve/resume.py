@@ -286,7 +286,9 @@ def _standing(found: Found) -> dict[str, Any]:
         return {
             "state": "finished" if is_over else "live",
             "stop_requested": run.context.cancel.is_set,
-            "summary": run.finished.result().to_dict() if is_over else None,
+            "summary": hosted.recorder.told_of(run.finished.result()).to_dict()
+            if is_over
+            else None,
         }
     assert state is not None
     return {

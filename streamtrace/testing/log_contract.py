@@ -431,6 +431,15 @@ class EventLogContract:
         for expected, reader in reading:
             assert [data for _, data in await reader] == expected
 
+    @_with()
+    async def test_a_cut_anywhere_loses_nothing(self, on: Sides) -> None:
+        """What came before it, and what comes behind, is the whole; in pages of any size."""
+        whole = [(number, b"%d" % number) for number in range(1, 41)]
+        await on.create()
+        await _write(on, [data for _, data in whole], _dice(5))
+        for after in range(len(whole) + 1):
+            assert whole[:after] + await _follow(on, after, _dice(after)) == whole
+
     @_with(max_events=20)
     async def test_a_reader_that_is_too_slow_sees_what_it_misses(self, on: Sides) -> None:
         """What it gets is numbered right."""
@@ -485,7 +494,9 @@ async def _follow(on: Sides, after: int, dice: random.Random) -> list[tuple[int,
     """Everything behind a cursor, to the end of the run."""
     got: list[tuple[int, bytes]] = []
     while True:
-        page = await on.seen.read(on.key, after, max_bytes=dice.randint(1, 60), wait_s=_LONG_S)
+        page = await on.seen.read(
+            on.key, after, max_bytes=dice.choice((1, 30, 500)), wait_s=_LONG_S
+        )
         got += told(page)
         if page.entries:
             after = page.entries[-1].id

@@ -2,8 +2,8 @@
 
     POST /chat/runs {"words": 20, "pace_s": 0.01}      then the run ends; without words it talks on
 
-The log is that of the variable `LOG` (memory, or Redis at that URL), its lease that of `LEASE_S`.
-`/counts` says what was counted in this process.
+The log is that of the variable `LOG` (memory, or Redis at that URL), its lease that of `LEASE_S`; a
+run waits `PATIENCE_S` for it. `/counts` says what was counted in this process.
 """
 
 from __future__ import annotations
@@ -22,10 +22,13 @@ from starlette.routing import Route
 from streamtrace.core import events as ev
 from streamtrace.core.served import SERVED
 from streamtrace.serve import AgentRouter, RunContext
+from streamtrace.serve.log import recorder
 from streamtrace.serve.log.base import EventLog, LogBounds
 from streamtrace.serve.log.memory import MemoryLog
 from streamtrace.serve.response import Delivery
+from streamtrace.serve.runs import Runs
 
+recorder.PATIENCE_S = float(os.environ.get("PATIENCE_S", "15"))
 BOUNDS = LogBounds(lease_s=float(os.environ.get("LEASE_S", "10")))
 
 
@@ -53,7 +56,8 @@ async def counts(_: Request) -> JSONResponse:
     return JSONResponse(msgspec.to_builtins(SERVED))
 
 
-router = AgentRouter(delivery=Delivery(heartbeat_s=0.2)).resumable("/chat", agent, log=log())
+router = AgentRouter(delivery=Delivery(heartbeat_s=0.2), runs=Runs(drain_timeout_s=0.2))
+router.resumable("/chat", agent, log=log())
 app = Starlette(
     routes=[*router.routes, Route("/ready", ready), Route("/counts", counts)],
     lifespan=router.lifespan,

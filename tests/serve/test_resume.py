@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support.asgi import until
-from support.followed import Reader, Told, frames_of, numbered, talk
+from support.followed import Reader, Told, cut_at_random, frames_of, numbered, talk
 
 from streamtrace.core import events as ev
 from streamtrace.core.errors import ConfigError, EncodeError, LogUnavailable
@@ -22,6 +22,7 @@ from streamtrace.serve.concurrency import Concurrency
 from streamtrace.serve.log.base import LogBounds, LogEntry, Page, RunKey
 from streamtrace.serve.log.follow import Follower
 from streamtrace.serve.log.memory import MemoryLog
+from streamtrace.serve.log.sqlite import SqliteLog
 from streamtrace.serve.log.tail import Tail
 from streamtrace.serve.response import Delivery
 from streamtrace.serve.run import Settings
@@ -90,47 +91,19 @@ async def test_what_stands_before_the_first_event_and_in_the_head() -> None:
     assert b'"runId":"r"' in (frames_of(answer.body)[1].data or b"")
 
 
-async def test_a_cut_in_mid_run_and_at_random_places_under_concurrency() -> None:
-    chance = random.Random(7)
-    agent = Told()
-    log = MemoryLog(LogBounds(max_events=10_000))
-    app = AgentRouter().resumable("/chat", agent, log=log).app()
-    first = await begun(app)
-
-    async def one(after: int, is_slow: bool) -> Reader:
-        """A connection that is lost somewhere, or at the end."""
-        reader = Reader().start(app, "/chat/runs/r/events", last_event_id=str(after))
-        wanted = after + chance.randint(1, 40)
-        if is_slow:
-            reader.reads.clear()
-        for _ in range(chance.randint(1, 200)):
-            await asyncio.sleep(0)
-        reader.reads.set()
-        await until(lambda: reader.is_over or (reader.numbers or [0])[-1] >= wanted)
-        await reader.leave()
-        return reader
-
-    async def follow(number: int) -> list[tuple[str, bytes]]:
-        """One who loses the connection again and again."""
-        got: list[tuple[str, bytes]] = []
-        while True:
-            reader = await one(len(got), number % 3 == 1)
-            if reader.status == 204:
-                return got
-            got += numbered(reader.got)
-
-    async def say() -> None:
-        for _ in range(30):
-            agent.tell(chance.randint(1, 20))
-            for _ in range(chance.randint(1, 30)):
-                await asyncio.sleep(0)
-        agent.end()
-
-    followers = [asyncio.create_task(follow(number)) for number in range(12)]
-    await say()
-    whole = numbered(await first.whole())
-    for got in await asyncio.gather(*followers):
-        assert got == whole
+@pytest.mark.parametrize("make", [MemoryLog, SqliteLog])
+async def test_a_cut_in_mid_run_and_at_random_places_under_concurrency(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamtrace.serve.log.recorder.PATIENCE_S", 30)
+    if make is SqliteLog:
+        logs = [SqliteLog(tmp_path / "runs.db") for _ in range(2)]
+        await cut_at_random(logs[0], logs[1])
+        for log in logs:
+            await log.aclose()
+    else:
+        log = MemoryLog()
+        await cut_at_random(log, log)
 
 
 @pytest.mark.parametrize("joined", ["start", "middle", "last event", "end"])
@@ -414,6 +387,23 @@ async def test_not_yours_is_not_found(key: str, is_live: bool) -> None:
     await first.whole()
 
 
+async def test_a_thread_is_that_of_its_user() -> None:
+    app = AgentRouter(auth=AUTH).resumable("/chat", talk).app()
+    await ask(app, "/chat/runs", json=START, headers=bearer(ALICE))
+    other = {**START, "run_id": "carols"}
+    assert (await ask(app, "/chat/runs", json=other, headers=bearer(CAROL))).status == 200
+    for key, run_id in ((ALICE, "r"), (CAROL, "carols")):
+        mine = await get(app, f"/chat/threads/t/events?after={run_id}:0", **bearer(key))
+        assert mine.headers["x-run-id"] == run_id
+    assert (await get(app, "/chat/threads/t/events", **bearer(BOB))).status == 204
+
+
+async def test_what_stands_in_a_path_cannot_end_a_header() -> None:
+    app = AgentRouter().resumable("/{team}/chat", talk).app()
+    answer = await ask(app, "/a\r\nset-cookie: b\u00fc/chat/runs", json=START)
+    assert answer.headers["content-location"] == "/a%0D%0Aset-cookie%3A%20b%C3%BC/chat/runs/r"
+
+
 async def test_two_tenants_may_have_runs_of_one_id() -> None:
     app = AgentRouter(auth=AUTH).resumable("/chat", talk).app()
     bodies = {}
@@ -448,6 +438,7 @@ async def test_the_state_of_a_run() -> None:
     assert over["summary"]["status"] == "completed"
     assert over["summary"]["run_id"] == over["run_id"] == "r"
     assert over["started_at"].endswith("Z")
+    assert over["summary"]["dialect"] == over["dialect"] == "ag-ui"
     assert "w1" not in json.dumps(over)
 
 
@@ -469,6 +460,19 @@ async def test_stop_is_idempotent_and_reaches_runs_that_were_resumed() -> None:
     assert agent.ended == ["stopped"]
     assert b"RUN_FINISHED" in body or b"RUN_ERROR" in body
     assert json.loads((await get(app, "/chat/runs/r")).body)["summary"]["status"] == "cancelled"
+
+
+async def test_a_run_that_was_not_begun_after_all_is_nobodys_to_wait_for() -> None:
+    class Slow(MemoryLog):
+        async def create(self, *args: Any, **more: Any) -> None:
+            await super().create(*args, **more)
+            await router.drain(0)
+
+    log = Slow()
+    router = AgentRouter().resumable("/chat", talk, log=log)
+    answer = await ask(router.app(), "/chat/runs", json=START)
+    assert (answer.status, b"draining" in answer.body) == (503, True)
+    assert (await log.state(RunKey("r"))).phase == "finished"
 
 
 async def test_methods() -> None:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.followed import frames_of, numbered
+from support.followed import cut_at_random, frames_of, numbered
 from support.redis_server import REDIS_SERVER, RedisServer, redis_server
 from support.servers import Server, get, serving, wait_for
 
+from streamtrace.serve.log.base import RunKey
+from streamtrace.serve.log.redis import RedisLog
 from streamtrace.testing.sockets import SocketClient
 
 pytestmark = pytest.mark.skipif(REDIS_SERVER is None, reason="needs redis-server: .ci/services")
@@ -39,8 +41,7 @@ class Replicas:
 def replicas(
     redis: RedisServer, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[Replicas]:
-    lease_s = getattr(request, "param", "10")
-    env = {"LOG": redis.url, "LEASE_S": lease_s}
+    env = {"LOG": redis.url, **getattr(request, "param", {})}
     with ExitStack() as stack:
         yield Replicas(
             *(
@@ -73,6 +74,16 @@ def ids(told: list[tuple[str, bytes]]) -> list[int]:
     return [int(number) for number, _ in told]
 
 
+async def test_cuts_at_random_places_under_concurrency(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamtrace.serve.log.recorder.PATIENCE_S", 30)
+    logs = [RedisLog(redis.url) for _ in range(2)]
+    await cut_at_random(*logs)
+    for log in logs:
+        await log.aclose()
+
+
 def test_start_here_resume_there_and_stop_from_there(replicas: Replicas) -> None:
     with start(replicas.here, pace_s=PACE_S) as first:
         run_id = first.headers["x-run-id"]
@@ -96,7 +107,7 @@ def test_start_here_resume_there_and_stop_from_there(replicas: Replicas) -> None
             assert client.status == 204
 
 
-@pytest.mark.parametrize("replicas", ["1"], indirect=True)
+@pytest.mark.parametrize("replicas", [{"LEASE_S": "1"}], indirect=True)
 def test_a_killed_process_orphans_its_run_and_followers_get_all_that_it_wrote(
     replicas: Replicas,
 ) -> None:
@@ -119,10 +130,35 @@ def test_a_killed_process_orphans_its_run_and_followers_get_all_that_it_wrote(
     assert counts(replicas.there)["orphaned_runs"] == 1
 
 
+async def test_a_server_that_is_told_to_stop_sends_followers_on_and_ends_its_own_runs(
+    replicas: Replicas, redis: RedisServer
+) -> None:
+    with start(replicas.here, pace_s=PACE_S) as first:
+        run_id = first.headers["x-run-id"]
+        with ask(replicas.there, f"/runs/{run_id}/events") as follower:
+            head = follower.read_events(10)
+            replicas.there.terminate()
+            head.append(follower.read_rest())
+            assert follower.complete
+        seen = numbered(b"".join(head))
+        with ask(replicas.here, f"/runs/{run_id}/events?after={seen[-1][0]}") as second:
+            second.read_events(10)
+        replicas.here.terminate()
+        whole = numbered(first.read_rest())
+        assert first.complete
+    assert whole[: len(seen)] == seen
+    assert b"drained" in whole[-1][1]
+    log = RedisLog(redis.url)
+    state = await log.state(RunKey(run_id))
+    await log.aclose()
+    assert (state.phase, state.last_id) == ("finished", len(whole))
+
+
 def gaps_in(body: bytes) -> list[dict[str, int]]:
     return [json.loads(one.data or b"")["value"] for one in frames_of(body) if one.event == "gap"]
 
 
+@pytest.mark.parametrize("replicas", [{"PATIENCE_S": "1"}], indirect=True)
 @pytest.mark.parametrize("outage", ["hangs", "ends and starts empty"])
 def test_a_stream_goes_on_without_redis_and_a_resume_is_told_what_is_missing(
     replicas: Replicas, redis: RedisServer, outage: str

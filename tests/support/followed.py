@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import itertools
+import random
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from support.asgi import Server, http_scope
 
 from streamtrace.core import events as ev
 from streamtrace.core.frames import Frame, FrameParser
+from streamtrace.serve import AgentRouter
 from streamtrace.serve.context import RunContext
+from streamtrace.serve.log.base import EventLog
 
 JSON = [(b"content-type", b"application/json")]
 
@@ -123,3 +127,57 @@ class Reader(Server):
         assert self._serving is not None
         await self._serving
         return self.got
+
+
+async def cut_at_random(here: EventLog, there: EventLog) -> None:
+    """Twelve clients follow a run on two replicas, lose the connection again and again, and read
+    slowly now and then. Raises AssertionError for one that has not got the whole in the end."""
+    chance = random.Random(7)
+    agent = Told()
+    apps = [AgentRouter().resumable("/chat", agent, log=log).app() for log in (here, there)]
+    first = Reader(b'{"run_id":"r"}').start(apps[0], "/chat/runs", "POST")
+    await soon(lambda: bool(first.numbers))
+
+    async def one(after: int, is_slow: bool) -> Reader:
+        """A connection that is lost somewhere, or at the end."""
+        app = chance.choice(apps)
+        reader = Reader().start(app, "/chat/runs/r/events", last_event_id=str(after))
+        wanted = after + chance.randint(1, 40)
+        if is_slow:
+            reader.reads.clear()
+        for _ in range(chance.randint(1, 200)):
+            await asyncio.sleep(0)
+        reader.reads.set()
+        await soon(lambda: reader.is_over or (reader.numbers or [0])[-1] >= wanted)
+        await reader.leave()
+        return reader
+
+    async def follow(number: int) -> list[tuple[str, bytes]]:
+        """One who comes back until there is no more."""
+        got: list[tuple[str, bytes]] = []
+        while True:
+            reader = await one(len(got), number % 3 == 1)
+            if reader.status == 204:
+                return got
+            assert reader.status == 200
+            got += numbered(reader.got)
+
+    followers = [asyncio.create_task(follow(number)) for number in range(12)]
+    for _ in range(30):
+        agent.tell(chance.randint(1, 20))
+        for _ in range(chance.randint(1, 30)):
+            await asyncio.sleep(0)
+    agent.end()
+    whole = numbered(await first.whole())
+    assert [number for number, _ in whole] == [str(at + 1) for at in range(len(whole))]
+    for got in await asyncio.gather(*followers):
+        assert got == whole
+
+
+async def soon(condition: Callable[[], bool]) -> None:
+    """Let the loop run until the condition holds. Raises TimeoutError after 30 s."""
+    async with asyncio.timeout(30):
+        for _ in itertools.count():
+            if condition():
+                return
+            await asyncio.sleep(0)

@@ -131,8 +131,9 @@ class MemoryLog:
                 return
             raise RunExists("there is a run of this id")
         if len(self._runs) >= self._max_runs:
+            self._sweep(now)
             for other in list(self._runs):
-                self._find(other, now)
+                self._known(other, now)
         if len(self._runs) >= self._max_runs:
             if not self._over:
                 raise LogUnavailable(f"the log is full: {self._max_runs} runs are live")
@@ -236,14 +237,15 @@ class MemoryLog:
         if now >= run.ends + self.bounds.keep_s:
             self._forget(key)
             return None
-        if run.over_at is None and now >= run.lease_ends:
-            self._end(key, run, run.lease_ends)
         return run
 
     def _known(self, key: RunKey, now: float) -> _Run:
+        """The run, for somebody who is told how it stands. Raises UnknownRun."""
         run = self._find(key, now)
         if run is None:
             raise _unknown()
+        if run.over_at is None and now >= run.lease_ends:
+            self._end(key, run, run.lease_ends)
         return run
 
     def _held(self, key: RunKey, owner: str) -> _Run:

@@ -55,6 +55,11 @@ class RunMeta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """Whether that user began the run."""
         return hmac.compare_digest(self.user, user_hash(user))
 
+    @property
+    def thread(self) -> str:
+        """Under which the log knows its thread."""
+        return thread_of(self.thread_id, self.user)
+
     def envelope(self) -> Envelope:
         """What its wire wants written."""
         return Envelope(
@@ -82,6 +87,11 @@ def decode_meta(data: bytes) -> RunMeta:
 def key_of(run_id: str, user: User | None) -> RunKey:
     """Where the log has the run of that user."""
     return RunKey(run_id, None if user is None else user.tenant)
+
+
+def thread_of(thread_id: str, user: str) -> str:
+    """Threads are those of a user, by `user_hash`: nobody begins a run in that of another."""
+    return f"{user}:{thread_id}"
 
 
 def user_hash(user: User | None) -> str:

@@ -33,6 +33,7 @@ from streamtrace.core.errors import (
 )
 from streamtrace.core.frames import Frame, encode_frame
 from streamtrace.core.served import SERVED
+from streamtrace.core.summary import RunSummary
 from streamtrace.dialects.base import Dialect
 from streamtrace.logs import WARNINGS
 from streamtrace.serve.log.base import EventLog, LogEntry, RunKey
@@ -78,6 +79,10 @@ class Recorder:
         assert self._run is not None
         return self._run
 
+    def told_of(self, run: RunSummary) -> RunSummary:
+        """The run's record, with what only the wire knows."""
+        return msgspec.structs.replace(run, dialect=self.dialect.name)
+
     async def begin(self) -> None:
         """Make the run known. Raises RunExists. Without the log it begins all the same."""
         try:
@@ -85,6 +90,12 @@ class Recorder:
                 await self._create(0)
         except (LogUnavailable, TimeoutError):
             self._go_on_without()
+
+    async def forget(self) -> None:
+        """There is no run after all: nobody shall wait for it."""
+        await self._ask(
+            lambda: self._log.finish(self.key, self._owner, b"null", last_id=self._numbered), 0
+        )
 
     def start(self, run: Run, when_over: Callable[[], Awaitable[object]]) -> asyncio.Task[None]:
         """Record the run. `when_over` is called when all of it is told, and written if it can
@@ -114,6 +125,7 @@ class Recorder:
                 self.run.channel.abandon()
                 self.run.stop("cancelled")
                 await self._tell(self._failed("internal_error", SORRY))
+                self.tail.close()  # the agent may take its time
             await self._finish()
         finally:
             self.tail.close()
@@ -196,8 +208,7 @@ class Recorder:
     async def _finish(self) -> None:
         """Tell the log, and those who follow here, that it is over; who waits here is not kept
         waiting for a log that is away."""
-        summary = await self.run.finished
-        outcome = summary.to_json()
+        outcome = self.told_of(await self.run.finished).to_json()
 
         async def finish() -> bool:
             await self._log.finish(self.key, self._owner, outcome, last_id=self._numbered)
@@ -218,7 +229,7 @@ class Recorder:
             self.key,
             self._owner,
             encode_meta(self.meta),
-            thread_id=self.meta.thread_id,
+            thread_id=self.meta.thread,
             last_id=last_id,
         )
 

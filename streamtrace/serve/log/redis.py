@@ -6,6 +6,7 @@ Rules that hold here:
 * What is done to a run is one script, which also checks whose it is: `redis_scripts`.
 * The keys of a run share a hash tag, of which there are `TAGS`: so all of it is on one node of a
   cluster.
+* What producers write is sent together: `redis_together`.
 * Who waits takes no connection: all who do here share one that blocks, and are woken from it. In a
   cluster it is one per tag, since nobody can wait for keys of two.
 * Every key has an end. A server that is short of memory may take any of them: that is a hole, or a
@@ -19,7 +20,7 @@ import asyncio
 import secrets
 import zlib
 from collections.abc import Awaitable, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote
 
 from streamtrace.core.errors import ConfigError, LeaseLost, LogUnavailable, RunExists, UnknownRun
@@ -33,9 +34,13 @@ from streamtrace.serve.log.base import (
     RunState,
     Written,
 )
+from streamtrace.serve.log.redis_together import Together
 from streamtrace.serve.log.redis_waiting import Waiting
 from streamtrace.serve.log.waiters import Shared
 from streamtrace.serve.redis_stores import NAMESPACE, Client, ClusterClient
+
+if TYPE_CHECKING:
+    from redis.commands.core import AsyncScript
 
 TAGS = 64
 _REFUSALS = {
@@ -77,7 +82,9 @@ class RedisLog:
         self._waiting: dict[str, Waiting] = {}
         self._closings = 0
         self._pages = Shared(self._page)
+        self._together = Together(self._client)
         script = self._client.redis.register_script
+        self._set_thread = script(scripts.SET_THREAD)
         self._create, self._append = script(scripts.CREATE), script(scripts.APPEND)
         self._renew, self._finish = script(scripts.RENEW), script(scripts.FINISH)
         self._read, self._stop = script(scripts.READ), script(scripts.STOP)
@@ -94,10 +101,9 @@ class RedisLog:
         """Begin a run: see `EventLog`."""
         thread = "" if thread_id is None else self._thread(key.tenant, thread_id)
         said: list[_Said] = [owner, *self._producer, meta, last_id, thread]
-        await self._ask(self._create(self._keys(key), said))
-        if thread:
-            kept = self._client.redis.set(thread, key.run_id, px=2 * self._known_ms)
-            await self._client.ask(kept)
+        began, named = await self._ask(self._create(self._keys(key), said))
+        if named is not None:
+            await self._ask(self._set_thread([named], [began, key.run_id, 2 * self._known_ms]))
 
     async def append(
         self, key: RunKey, owner: str, entries: Sequence[bytes], *, after: int
@@ -105,23 +111,21 @@ class RedisLog:
         """Write entries: see `EventLog`."""
         most = [self.bounds.max_events, self.bounds.max_bytes]
         said: list[_Said] = [owner, *self._producer, *most, after, *entries]
-        thread, last_id, is_stopped, count, size = await self._ask(
-            self._append(self._keys(key), said)
-        )
+        thread, last_id, is_stopped, count, size = await self._ask_together(self._append, key, said)
         await self._keep_thread(thread)
         return Written(last_id, bool(is_stopped), count, size)
 
     async def renew(self, key: RunKey, owner: str) -> bool:
         """Hold the lease: see `EventLog`."""
         said: list[_Said] = [owner, *self._producer]
-        thread, is_stopped = await self._ask(self._renew(self._keys(key), said))
+        thread, is_stopped = await self._ask_together(self._renew, key, said)
         await self._keep_thread(thread)
         return bool(is_stopped)
 
     async def finish(self, key: RunKey, owner: str, outcome: bytes, *, last_id: int) -> None:
         """The run is over: see `EventLog`."""
         said: list[_Said] = [owner, *self._producer, last_id, outcome]
-        (thread,) = await self._ask(self._finish(self._keys(key), said))
+        (thread,) = await self._ask_together(self._finish, key, said)
         await self._keep_thread(thread)
 
     async def read(
@@ -157,7 +161,7 @@ class RedisLog:
         found: Any = await self._client.ask(redis.get(self._thread(tenant, thread_id)))
         if found is None:
             return None
-        run_id = found.decode()
+        run_id: str = found.decode().partition(":")[2]
         run = self._keys(RunKey(run_id, tenant))[0]
         return run_id if await self._client.ask(redis.exists(run)) else None
 
@@ -167,6 +171,7 @@ class RedisLog:
         waiting, self._waiting = self._waiting, {}
         for group in waiting.values():
             await group.aclose()
+        await self._together.aclose()
         await self._blocks.aclose()
         await self._client.aclose()
 
@@ -190,11 +195,10 @@ class RedisLog:
             await self._client.ask(self._client.redis.pexpire(thread, 2 * self._known_ms))
 
     async def _ask(self, script: Awaitable[Any]) -> Any:
-        answer = await self._client.ask(script)
-        if isinstance(answer, int):
-            error, message = _REFUSALS[answer]
-            raise error(message)
-        return answer
+        return _checked(await self._client.ask(script))
+
+    async def _ask_together(self, script: AsyncScript, key: RunKey, said: Sequence[_Said]) -> Any:
+        return _checked(await self._together.ask(script, self._keys(key), said))
 
     async def _page(self, asked: _Asked) -> tuple[Page, float]:
         """A page, and for how many seconds the lease holds."""
@@ -204,6 +208,13 @@ class RedisLog:
 
 def _unavailable() -> LogUnavailable:
     return LogUnavailable("Redis did not answer")
+
+
+def _checked(answer: Any) -> Any:
+    if isinstance(answer, int):
+        error, message = _REFUSALS[answer]
+        raise error(message)
+    return answer
 
 
 def _tag(key: RunKey) -> str:
@@ -216,7 +227,7 @@ def _quoted(name: str | None) -> str:
 
 
 def _page(answer: list[Any]) -> tuple[Page, float]:
-    meta, last_id, outcome, is_stopped, is_orphaned, lease_left_ms, entries = answer
+    meta, last_id, outcome, is_stopped, is_orphaned, lease_left_ms, *packed = answer
     phase: RunPhase = "live"
     if outcome is not None:
         phase = "finished"
@@ -229,7 +240,14 @@ def _page(answer: list[Any]) -> tuple[Page, float]:
         outcome=outcome,
         is_stopped=bool(is_stopped),
     )
-    numbered = zip(entries[::2], entries[1::2], strict=True)
-    return Page([LogEntry(int(number), data) for number, data in numbered], state), (
-        lease_left_ms / 1000
-    )
+    return Page(_unpacked(*packed), state), lease_left_ms / 1000
+
+
+def _unpacked(numbers: bytes, sizes: bytes, data: bytes) -> list[LogEntry]:
+    entries: list[LogEntry] = []
+    begin = 0
+    for number, size in zip(numbers.split(), sizes.split(), strict=True):
+        end = begin + int(size)
+        entries.append(LogEntry(int(number), data[begin:end]))
+        begin = end
+    return entries

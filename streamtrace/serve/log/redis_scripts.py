@@ -27,21 +27,30 @@ end
 """
 
 # ARGV: owner, lease_ms, keep_ms, meta, last_id, key of the thread or ''
+# Answers when the run began, and the key of its thread.
 CREATE = f"""{_NOW}
-local owner = redis.call('HGET', KEYS[1], 'owner')
-if owner then
-  if owner == ARGV[1] then return {{1}} end
+local known = redis.call('HMGET', KEYS[1], 'owner', 'began', 'thread')
+if known[1] then
+  if known[1] == ARGV[1] then return {{known[2], known[3]}} end
   return {EXISTS}
 end
 local known_for = ARGV[2] + ARGV[3]
 redis.call('DEL', KEYS[2])
 redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'meta', ARGV[4], 'last', ARGV[5],
-  'bytes', 0, 'lease', now + ARGV[2])
+  'bytes', 0, 'began', now, 'lease', now + ARGV[2])
 if ARGV[6] ~= '' then
   redis.call('HSET', KEYS[1], 'thread', ARGV[6], 'thread_until', now + 2 * known_for)
 end
 redis.call('PEXPIREAT', KEYS[1], now + known_for)
-return {{1}}
+return {{redis.call('HGET', KEYS[1], 'began'), ARGV[6] ~= '' and ARGV[6]}}
+"""
+
+# Of two runs of a thread, that which began later. KEYS: the thread. ARGV: began, run id, ttl_ms
+SET_THREAD = """
+local newest = redis.call('GET', KEYS[1])
+if newest and tonumber(string.match(newest, '^%d+')) > tonumber(ARGV[1]) then return {0} end
+redis.call('SET', KEYS[1], ARGV[1] .. ':' .. ARGV[2], 'PX', ARGV[3])
+return {1}
 """
 
 # What only the owner may do. ARGV: owner, lease_ms, keep_ms, ...
@@ -123,8 +132,10 @@ end
 """
 
 # ARGV: after, max_bytes; 0 for none
+# Entries are answered as their numbers, their sizes, and the bytes of all: what a client of Redis
+# reads one by one costs it more than all else.
 READ = f"""{_SEEN}
-local entries, left = {{}}, tonumber(ARGV[2])
+local numbers, sizes, data, left = {{}}, {{}}, {{}}, tonumber(ARGV[2])
 local from, most = '(' .. ARGV[1] .. '-0', 0
 if left > 0 then
   local usual = math.max(1, run[7] / math.max(1, redis.call('XLEN', KEYS[2])))
@@ -135,15 +146,17 @@ while most > 0 do
   for _, entry in ipairs(found) do
     if string.sub(entry[1], -2) == '-0' then
       left = left - #entry[2][2]
-      if left < 0 and #entries > 0 then break end
-      entries[#entries + 1] = string.sub(entry[1], 1, -3)
-      entries[#entries + 1] = entry[2][2]
+      if left < 0 and #data > 0 then break end
+      numbers[#numbers + 1] = string.sub(entry[1], 1, -3)
+      sizes[#sizes + 1] = #entry[2][2]
+      data[#data + 1] = entry[2][2]
     end
   end
   if #found < most or left <= 0 then break end
   from = '(' .. found[#found][1]
 end
-return {{run[1], run[2], run[3], run[4] and 1 or 0, run[5] and 1 or 0, lease_left, entries}}
+return {{run[1], run[2], run[3], run[4] and 1 or 0, run[5] and 1 or 0, lease_left,
+  table.concat(numbers, ' '), table.concat(sizes, ' '), table.concat(data)}}
 """
 
 STOP = f"""{_SEEN}

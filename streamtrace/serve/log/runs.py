@@ -33,7 +33,7 @@ from streamtrace.serve.context import Agent, RunContext
 from streamtrace.serve.endpoint import NotFound, RunTaken, shut
 from streamtrace.serve.log.attendance import Attendance
 from streamtrace.serve.log.base import EventLog, RunKey, RunState
-from streamtrace.serve.log.meta import RunMeta, decode_meta, key_of
+from streamtrace.serve.log.meta import RunMeta, decode_meta, key_of, thread_of, user_hash
 from streamtrace.serve.log.recorder import Recorder
 from streamtrace.serve.run import Settings
 from streamtrace.serve.runs import Draining, Runs
@@ -101,11 +101,15 @@ class LoggedRuns:
             if key in self._hosted:
                 raise RunTaken
             await recorder.begin()
-            run = self.runs.start(agent, context, settings, known_as=key)
         except Draining as draining:
             raise shut(draining) from None
-        except (KeyError, RunExists):
+        except RunExists:
             raise RunTaken from None
+        try:
+            run = self.runs.start(agent, context, settings, known_as=key)
+        except Draining as draining:  # meanwhile
+            await recorder.forget()
+            raise shut(draining) from None
         hosted = self._hosted[key] = Hosted(recorder, Attendance(run))
         given_back = held.pop_all()
 
@@ -139,11 +143,12 @@ class LoggedRuns:
         """The id of the run that the thread began last. Raises Refusal: 503 without the log, unless
         the run is here."""
         tenant = None if user is None else user.tenant
+        thread = thread_of(thread_id, user_hash(user))
         try:
-            return await self.log.current(tenant, thread_id)
+            return await self.log.current(tenant, thread)
         except LogUnavailable:
             for key, hosted in reversed(self._hosted.items()):
-                if key.tenant == tenant and hosted.recorder.meta.thread_id == thread_id:
+                if key.tenant == tenant and hosted.recorder.meta.thread == thread:
                     return key.run_id
             raise log_unavailable() from None
 
@@ -160,10 +165,11 @@ class LoggedRuns:
             raise log_unavailable() from None
 
     @contextlib.contextmanager
-    def following(self, key: RunKey) -> Iterator[None]:
-        """One more follower of the run, for the time of the block. Raises Refusal: 429."""
+    def following(self, key: RunKey, *, began_it: bool) -> Iterator[None]:
+        """One more follower of the run, for the time of the block. Raises Refusal: 429, but not for
+        the client that began it."""
         others = self._followers.get(key, 0)
-        if others >= self._max_followers:
+        if others >= self._max_followers and not began_it:
             raise retry_later(
                 429, "too_many_followers", "Too many follow this run already.", RETRY_AFTER_S
             )

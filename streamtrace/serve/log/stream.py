@@ -69,7 +69,7 @@ class FollowStream(Response):
                 "content-type": self.media_type,
                 "x-run-id": meta.run_id,
                 "x-thread-id": meta.thread_id,
-                "content-location": f"{location}/{quote(meta.run_id, safe='')}",
+                "content-location": f"{quote(location)}/{quote(meta.run_id, safe='')}",
                 **dialect.response_headers,
             }
         )
@@ -94,7 +94,7 @@ class FollowStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Tell it. Raises Refusal (429) before anything is sent."""
         kind, hosted = self._connection.kind, self._found.hosted
-        with self._runs.following(self._found.key):
+        with self._runs.following(self._found.key, began_it=kind == "start"):
             observed = CURRENT_DELIVERY.get()
             if observed is not None:
                 observed.policy = "block"

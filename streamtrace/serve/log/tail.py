@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from streamtrace.serve.log.base import LogEntry
 
 TAIL_EVENTS = 1024
-TAIL_BYTES = 256 * 1024
+TAIL_BYTES = 64 * 1024
 
 
 class Tail:
