@@ -8,6 +8,7 @@
     GET  /odd                 goes on after its end
     GET  /flood               sends more than its tap holds, without a pause
     GET  /large               8 MB, for clients that read slowly
+    GET  /drop, /coalesce     an agent served by `streamtrace.serve`, under these policies
     GET  /endless             until the client leaves, or /drain is called
     POST /drain               ends what is open as a shutdown does
     GET  /metrics             Prometheus
@@ -29,12 +30,16 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from streamtrace import RunSummary, StreamTraceMiddleware, sinks_from_env
+from streamtrace import Event, RunSummary, StreamTraceMiddleware, TextDelta, sinks_from_env
 from streamtrace.cli.demo import build_app
+from streamtrace.serve import Endpoint, RunContext, Settings
 from streamtrace.sinks.prometheus import PrometheusSink, metrics_app
 from streamtrace.sinks.queued import QueuedSink
 
 TAP_BYTES = 256 * 1024
+PIECE = "word " * 4000
+PIECES, PIECE_S = 250, 0.01
+"""Of the served agent: 5 MB, since a kernel holds up to 4 for a client that does not read."""
 TOKEN = b'data: {"type":"token","content":"word "}\n\n'
 DONE = b'data: {"type":"done"}\n\n'
 
@@ -103,6 +108,12 @@ async def endless(request: Request) -> Response:
     return _stream(body())
 
 
+async def talker(run: RunContext) -> AsyncIterator[Event]:
+    for _ in range(PIECES):
+        yield TextDelta(text=PIECE, message_id=run.message_id)
+        await asyncio.sleep(PIECE_S)
+
+
 async def drain(request: Request) -> Response:
     await app.drain()
     return Response(status_code=204)
@@ -129,6 +140,13 @@ inner.router.routes += [
     Route("/odd", odd),
     Route("/flood", flood),
     Route("/large", large),
+    *(
+        Route(f"/{policy}", Endpoint(talker, "generic", settings=settings, allow_get=True))
+        for policy, settings in (
+            ("drop", Settings(policy="drop")),
+            ("coalesce", Settings(policy="coalesce")),
+        )
+    ),
     Route("/endless", endless),
     Route("/drain", drain, methods=["POST"]),
 ]

@@ -14,18 +14,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from streamtrace.core.errors import ConfigError, MissingExtra
 from streamtrace.logs import WARNINGS
 from streamtrace.serve.answers import retry_later
 
 try:
-    from redis.asyncio import BlockingConnectionPool, Redis
+    from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
-    from redis.exceptions import RedisError
+    from redis.exceptions import RedisClusterException, RedisError
 except ModuleNotFoundError as error:
     raise MissingExtra(error.name or "redis", "redis") from None
 
@@ -40,34 +40,58 @@ MAX_CONNECTIONS = 32
 RETRY_AFTER_S = 1
 MIN_LEASE_S = 1
 RENEWALS_PER_LEASE = 3
+NO_ANSWER = (RedisError, RedisClusterException)
+
+
+def _refusal() -> Exception:
+    return retry_later(
+        503, "unavailable", "The service is not available: please try again.", RETRY_AFTER_S
+    )
+
+
+def _limits() -> dict[str, Any]:
+    return {
+        "socket_timeout": ANSWERS_WITHIN_S,
+        "socket_connect_timeout": ANSWERS_WITHIN_S,
+        "retry": Retry(NoBackoff(), 1),  # a connection that was kept may be gone
+    }
 
 
 class Client:
     """A client of Redis that connects when it is first used.
 
-    Raises ConfigError for what is no URL of Redis: `redis://`, `rediss://` or `unix://`.
+    `unavailable` makes what is raised when Redis does not answer. Raises ConfigError for what is no
+    URL of Redis: `redis://`, `rediss://` or `unix://`.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        unavailable: Callable[[], Exception] = _refusal,
+        max_connections: int = MAX_CONNECTIONS,
+    ) -> None:
+        self._unavailable = unavailable
+        self.redis = self._connected(url, max_connections)
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def _connected(self, url: str, max_connections: int) -> Redis:
         try:
             self.pool = BlockingConnectionPool.from_url(
                 url,
-                max_connections=MAX_CONNECTIONS,
+                max_connections=max_connections,
                 timeout=ANSWERS_WITHIN_S,  # who waits for a connection
-                socket_timeout=ANSWERS_WITHIN_S,
-                socket_connect_timeout=ANSWERS_WITHIN_S,
-                retry=Retry(NoBackoff(), 1),  # a connection that was kept may be gone
+                **_limits(),
             )
         except ValueError:
             raise ConfigError(
                 "the URL of Redis must be like redis://host:6379/0, rediss://... or unix:///path"
             ) from None
-        self.redis = Redis.from_pool(self.pool)
-        self._tasks: set[asyncio.Task[Any]] = set()
+        return Redis.from_pool(self.pool)
 
     async def ask(self, command: Awaitable[T]) -> T:
-        """The answer to a command. Raises Refusal (503) without one."""
-        task = asyncio.create_task(_answer(command))
+        """The answer to a command. Raises Refusal (503), or what else was chosen, without one."""
+        task = asyncio.create_task(self._answer(command))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
@@ -78,15 +102,33 @@ class Client:
             await asyncio.wait(self._tasks)
         await self.redis.aclose()
 
+    async def _answer(self, command: Awaitable[T]) -> T:
+        try:
+            return await command
+        except NO_ANSWER as error:
+            WARNINGS.warn("redis", f"Redis did not answer: {type(error).__name__}")
+            raise self._unavailable() from None
 
-async def _answer(command: Awaitable[T]) -> T:
-    try:
-        return await command
-    except RedisError as error:
-        WARNINGS.warn("redis", f"Redis did not answer: {type(error).__name__}")
-        raise retry_later(
-            503, "unavailable", "The service is not available: please try again.", RETRY_AFTER_S
-        ) from None
+
+class ClusterClient(Client):
+    """The same for a cluster, of which `url` names any node.
+
+    Its own pools do not let anybody wait for a connection: that is done here.
+    """
+
+    def _connected(self, url: str, max_connections: int) -> Redis:
+        self._free = asyncio.Semaphore(max_connections)
+        try:
+            cluster = RedisCluster.from_url(url, max_connections=max_connections, **_limits())
+        except (ValueError, RedisClusterException):
+            raise ConfigError(
+                "the URL of a cluster must be like redis://host:6379 or rediss://host:6379"
+            ) from None
+        return cast("Redis", cluster)  # what is asked of it here, both have
+
+    async def _answer(self, command: Awaitable[T]) -> T:
+        async with self._free:
+            return await super()._answer(command)
 
 
 class RedisTicketStore:

@@ -1,0 +1,1 @@
+"""What a run said, kept so that whoever lost the connection reads on: see `base`."""
