@@ -44,6 +44,10 @@ if TYPE_CHECKING:
     from streamtrace.serve.guards import Guard, Mark
     from streamtrace.serve.jwt import JwtAuth
     from streamtrace.serve.limits import RateLimit
+    from streamtrace.serve.log.base import LogBounds
+    from streamtrace.serve.log.memory import MemoryLog
+    from streamtrace.serve.log.redis import RedisLog
+    from streamtrace.serve.log.sqlite import SqliteLog
     from streamtrace.serve.redis_stores import RedisLeases, RedisTicketStore
     from streamtrace.serve.response import Delivery, EventStream
     from streamtrace.serve.router import AgentRouter
@@ -77,6 +81,10 @@ _MODULES = {
     "serve.guards": "Guard Mark",
     "serve.jwt": "JwtAuth",
     "serve.limits": "RateLimit",
+    "serve.log.base": "LogBounds",
+    "serve.log.memory": "MemoryLog",
+    "serve.log.redis": "RedisLog",
+    "serve.log.sqlite": "SqliteLog",
     "serve.redis_stores": "RedisLeases RedisTicketStore",
     "serve.response": "Delivery EventStream",
     "serve.router": "AgentRouter",
@@ -119,17 +127,21 @@ __all__ = [
     "JwtAuth",
     "KindFilter",
     "Limits",
+    "LogBounds",
     "Mark",
+    "MemoryLog",
     "PublicError",
     "RateLimit",
     "ReActGuard",
     "RedisLeases",
+    "RedisLog",
     "RedisTicketStore",
     "Refusal",
     "Run",
     "RunContext",
     "Runs",
     "Settings",
+    "SqliteLog",
     "Stage",
     "StopEndpoint",
     "TagGuard",
