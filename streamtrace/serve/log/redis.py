@@ -42,7 +42,8 @@ from streamtrace.serve.redis_stores import NAMESPACE, Client, ClusterClient
 if TYPE_CHECKING:
     from redis.commands.core import AsyncScript
 
-TAGS = 64
+TAGS = 256
+"""No cluster of more nodes is used in full. To change it is to lose what is kept."""
 _REFUSALS = {
     scripts.UNKNOWN: (UnknownRun, "the log knows no such run, or none any more"),
     scripts.LOST: (LeaseLost, "the run is over, or somebody else's"),

@@ -64,14 +64,9 @@ class Together:
         while self._waiting:
             count = min(MAX_SCRIPTS, len(self._waiting))
             batch = [self._waiting.popleft() for _ in range(count)]
-            pipeline = self._client.redis.pipeline(transaction=False)
-            for asked in batch:
-                pipeline.execute_command(
-                    "EVALSHA", asked.script.sha, len(asked.keys), *asked.keys, *asked.said
-                )
             answers: Sequence[Any]
             try:
-                answers = await self._client.ask(pipeline.execute(raise_on_error=False))
+                answers = await self._client.ask(self._sent(batch))
             except LogUnavailable as error:
                 answers = [error] * len(batch)
             for asked, answer in zip(batch, answers, strict=True):
@@ -79,3 +74,14 @@ class Together:
                     WARNINGS.warn("redis", f"Redis refused a script: {type(answer).__name__}")
                 if not asked.answer.done():
                     asked.answer.set_result(answer)
+
+    async def _sent(self, batch: Sequence[_Asked]) -> Sequence[Any]:
+        if len(batch) == 1:  # for which a pipeline is dearer than the script
+            return [await batch[0].script(batch[0].keys, batch[0].said)]
+        pipeline = self._client.redis.pipeline(transaction=False)
+        for asked in batch:
+            pipeline.execute_command(
+                "EVALSHA", asked.script.sha, len(asked.keys), *asked.keys, *asked.said
+            )
+        answers: Sequence[Any] = await pipeline.execute(raise_on_error=False)
+        return answers
