@@ -820,10 +820,36 @@ async def test_a_follower_of_another_replica_ends_between_frames_when_the_log_go
     await first.whole()
 
 
+async def test_a_run_of_which_the_wire_says_nothing_holds_its_lease() -> None:
+    log, agent = MemoryLog(LogBounds(lease_s=0.3)), Told()
+    app = AgentRouter().resumable("/chat", agent, "openai-chat", log=log).app()
+    first = Reader(json.dumps(START).encode()).start(app, "/chat/runs", "POST")
+    await until(lambda: bool(first.sent))
+    for number in range(50):
+        agent.say(ev.State(value=number))
+        await passed(0.01)
+    assert (await log.state(RunKey("r"))).phase == "live"
+    agent.end()
+    await first.whole()
+    assert (await log.state(RunKey("r"))).phase == "finished"
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_slot_does_not_wait_for_a_log_that_is_away() -> None:
+    log = Frail()
+    app = AgentRouter(concurrency=Concurrency(max_streams=1)).resumable("/c", talk, log=log).app()
+    log.is_away = True
+    for number in range(3):
+        answer = await ask(app, "/c/runs", json={"run_id": f"r{number}"})
+        assert (answer.status, answer.complete) == (200, True)
+    log.is_away = False
+
+
 # --- what a dialect cannot write ---------------------------------------------------------------
 
 
-async def test_a_run_that_cannot_be_told_ends_with_an_error_and_is_over() -> None:
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_run_that_cannot_be_told_ends_with_an_error_and_is_over(at_once: bool) -> None:
     class Choosy(type(GENERIC)):  # type: ignore[misc]
         def encoder(self, envelope: Any = None) -> Any:
             return self
@@ -836,12 +862,19 @@ async def test_a_run_that_cannot_be_told_ends_with_an_error_and_is_over() -> Non
         def close(self) -> list[Frame]:
             return []
 
-    agent = Told()
-    agent.tell(3)
-    app = AgentRouter().resumable("/chat", agent, Choosy()).app()
+    told = Told()
+    for word in ("w0 ", "w1 ", "w2 "):
+        told.say(ev.TextDelta(text=word, message_id="m"))
+    app = AgentRouter().resumable("/chat", talk if at_once else told, Choosy()).app()
     answer = await ask(app, "/chat/runs", json=START)
     assert answer.complete
-    *_, last = numbered(answer.body)
+    whole = numbered(answer.body)
+    assert [number for number, _ in whole] == [str(at + 1) for at in range(len(whole))]
+    assert b"w0 " in whole[-2][1]
+    last = whole[-1]
     assert json.loads(last[1])["code"] == "internal_error"
-    assert agent.ended == ["cancelled"]
+    assert at_once or told.ended == ["cancelled"]
+    for after in range(len(whole)):
+        resumed = await get(app, f"/chat/runs/r/events?after={after}")
+        assert numbered(resumed.body) == whole[after:]
     assert (await get(app, f"/chat/runs/r/events?after={last[0]}")).status == 204

@@ -15,7 +15,6 @@ Rules that hold here:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -27,7 +26,6 @@ from streamtrace.core import events as ev
 from streamtrace.core.errors import (
     EncodeError,
     LeaseLost,
-    LogUnavailable,
     RunExists,
     UnknownRun,
 )
@@ -66,9 +64,12 @@ class Recorder:
         self._owner = secrets.token_hex(16)
         self._encoder = dialect.encoder(meta.envelope())
         self._numbered = 0  # the newest number that was given out
+        self._pending: list[LogEntry] = []  # numbered, and not told yet
+        self._pending_bytes = 0
         self._has_ended = False
         self._is_given_up = False
         self._kept_bytes = 0
+        self._renew_at_s = 0.0
         self._recovering: asyncio.Task[None] | None = None
         self._run: Run | None = None
         self._task: asyncio.Task[None] | None = None
@@ -85,19 +86,23 @@ class Recorder:
 
     async def begin(self) -> None:
         """Make the run known. Raises RunExists. Without the log it begins all the same."""
+        self._held()
         try:
             async with asyncio.timeout(PATIENCE_S):
                 await self._create(0)
-        except (LogUnavailable, TimeoutError):
-            self._go_on_without()
+        except RunExists:
+            raise
+        except Exception as error:
+            self._go_on_without(error)
 
     async def forget(self) -> None:
         """There is no run after all: nobody shall wait for it."""
         await self._ask(
             lambda: self._log.finish(self.key, self._owner, b"null", last_id=self._numbered), 0
         )
+        await self.aclose()
 
-    def start(self, run: Run, when_over: Callable[[], Awaitable[object]]) -> asyncio.Task[None]:
+    def start(self, run: Run, when_over: Callable[[], object]) -> asyncio.Task[None]:
         """Record the run. `when_over` is called when all of it is told, and written if it can
         be. The task belongs to the caller."""
         self._run = run
@@ -116,7 +121,7 @@ class Recorder:
 
     # --- the task --------------------------------------------------------------------------
 
-    async def _live(self, when_over: Callable[[], Awaitable[object]]) -> None:
+    async def _live(self, when_over: Callable[[], object]) -> None:
         try:
             try:
                 await self._record()
@@ -124,7 +129,9 @@ class Recorder:
                 WARNINGS.warn("recorder", f"a run could not be told: {type(error).__name__}")
                 self.run.channel.abandon()
                 self.run.stop("cancelled")
-                await self._tell(self._failed("internal_error", SORRY))
+                if not self._has_ended:
+                    self._add(error_frames(self.dialect, self.meta, "internal_error", SORRY))
+                await self._tell()
                 self.tail.close()  # the agent may take its time
             await self._finish()
         finally:
@@ -133,59 +140,58 @@ class Recorder:
             self._kept_bytes = 0
             if self._recovering is not None:
                 self._recovering.cancel()
-            await when_over()
+            when_over()
 
     async def _record(self) -> None:
-        channel, renew_s = self.run.channel, self._log.bounds.lease_s / 3
+        channel = self.run.channel
         while True:
+            left_s = self._renew_at_s - time.monotonic()
+            if left_s <= 0:  # also where events come that this wire does not say
+                await self._renew()
+                continue
             event = channel.get_nowait()
             if event is None:
                 try:
-                    async with asyncio.timeout(renew_s):
+                    async with asyncio.timeout(left_s):
                         event = await channel.get()
                 except TimeoutError:
-                    await self._renew()
                     continue
                 if event is None:
                     break
-            told = self._encode(event)
-            size = sum(len(one.data) for one in told)
-            while size < MAX_BATCH_BYTES and (event := channel.get_nowait()) is not None:
-                more = self._encode(event)
-                size += sum(len(one.data) for one in more)
-                told += more
-            await self._tell(told)
+            self._encode(event)
+            while (
+                self._pending_bytes < MAX_BATCH_BYTES
+                and (event := channel.get_nowait()) is not None
+            ):
+                self._encode(event)
+            await self._tell()
         if not self._has_ended:  # it was cut
-            end = ENDS["drained" if channel.reason == "drained" else "cancelled"]()
-            await self._tell(self._encode(end))
-        await self._tell(self._number(self._encoder.close()))
+            self._encode(ENDS["drained" if channel.reason == "drained" else "cancelled"]())
+        self._add(self._encoder.close())
+        await self._tell()
 
-    def _encode(self, event: ev.Event) -> list[LogEntry]:
+    def _encode(self, event: ev.Event) -> None:
         self._has_ended = self._has_ended or type(event) in ev.TERMINAL
-        return self._number(self._encoder.encode(event))
+        self._add(self._encoder.encode(event))
 
-    def _number(self, frames: Iterable[Frame]) -> list[LogEntry]:
-        told = []
+    def _add(self, frames: Iterable[Frame]) -> None:
+        """Number the frames. What was numbered is told, whatever fails behind it."""
         for frame in frames:
-            self._numbered += 1
             data = encode_frame(frame if frame.id is None else _without_id(frame))
-            told.append(LogEntry(self._numbered, data))
-        return told
+            self._numbered += 1
+            self._pending.append(LogEntry(self._numbered, data))
+            self._pending_bytes += len(data)
 
-    def _failed(self, kind: str, message: str) -> list[LogEntry]:
-        if self._has_ended:
-            return []
-        return self._number(error_frames(self.dialect, self.meta, kind, message))
-
-    async def _tell(self, told: list[LogEntry]) -> None:
-        if not told:
-            return
-        await self._write(told)
-        self.tail.publish(told)
+    async def _tell(self) -> None:
+        told, self._pending, self._pending_bytes = self._pending, [], 0
+        if told:
+            await self._write(told)
+            self.tail.publish(told)
 
     # --- the log ---------------------------------------------------------------------------
 
     async def _write(self, told: list[LogEntry]) -> None:
+        self._held()
         after = told[0].id - 1
         data = [one.data for one in told]
         written = await self._ask(
@@ -201,7 +207,12 @@ class Recorder:
         if written.is_stopped:
             self.run.stop("stopped")
 
+    def _held(self) -> None:
+        """The lease is held, or nothing can be done for it now."""
+        self._renew_at_s = time.monotonic() + self._log.bounds.lease_s / 3
+
     async def _renew(self) -> None:
+        self._held()
         if await self._ask(lambda: self._log.renew(self.key, self._owner), self._numbered):
             self.run.stop("stopped")
 
@@ -253,8 +264,8 @@ class Recorder:
             self._go_on_without(error)
         return None
 
-    def _go_on_without(self, error: Exception | None = None) -> None:
-        WARNINGS.warn("log", f"runs go on without their log: {type(error).__name__}")
+    def _go_on_without(self, error: Exception) -> None:
+        _warn(error)
         self._recovering = asyncio.create_task(self._recover(), name="recorder: log away")
 
     async def _recover(self) -> None:
@@ -262,8 +273,12 @@ class Recorder:
         is_stopped: bool | None = None
         while is_stopped is None and not self._is_given_up:
             await asyncio.sleep(RETRY_S)
-            with contextlib.suppress(Exception):  # it was warned of, and is asked again
+            try:
                 is_stopped = await self._ask_back()
+            except (LeaseLost, RunExists):
+                self._give_up()
+            except Exception as error:
+                _warn(error)
         if is_stopped:
             self.run.stop("stopped")
         self._recovering = None
@@ -274,9 +289,7 @@ class Recorder:
                 return await self._log.renew(self.key, self._owner)
             except UnknownRun:
                 await self._create(self._numbered)
-            except LeaseLost:
-                self._give_up()
-            return False
+                return False
 
     def _give_up(self) -> None:
         self._is_given_up = True
@@ -291,6 +304,10 @@ def error_frames(dialect: Dialect, meta: RunMeta, kind: str, message: str) -> li
     except (EncodeError, ValueError):  # this wire has no word for it
         return list(encoder.close())
     return [error, *encoder.close()]
+
+
+def _warn(error: Exception) -> None:
+    WARNINGS.warn("log", f"runs go on without their log: {type(error).__name__}")
 
 
 def _without_id(frame: Frame) -> Frame:

@@ -111,16 +111,14 @@ class LoggedRuns:
             await recorder.forget()
             raise shut(draining) from None
         hosted = self._hosted[key] = Hosted(recorder, Attendance(run))
-        given_back = held.pop_all()
+        given = held.pop_all()
+        run.finished.add_done_callback(lambda _: self._keep(asyncio.create_task(given.aclose())))
+        self._keep(recorder.start(run, lambda: self._hosted.pop(key, None)))
+        return Found(key, recorder.meta, hosted)
 
-        async def over() -> None:
-            self._hosted.pop(key, None)
-            await given_back.aclose()
-
-        task = recorder.start(run, over)
+    def _keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return Found(key, recorder.meta, hosted)
 
     async def find(self, run_id: str, user: User | None) -> Found:
         """The run, if it is that user's. Raises Refusal: 404, and 503 without the log."""
