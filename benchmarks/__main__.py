@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks import report
 
-SUITES = ("micro", "growth", "saturation", "paced", "faults", "kernel_buffers", "log")
+SUITES = ("micro", "growth", "saturation", "paced", "faults", "kernel_buffers", "log", "followers")
 """Modules here, each with `run(short) -> result` and `tables(result) -> str`."""
 RESULTS = Path(__file__).parent / "results.json"
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"

@@ -34,7 +34,7 @@ from benchmarks.streams import STREAMS
 from streamtrace import StreamTraceMiddleware
 
 VARIANTS = ("bare", "pass-through", "streamtrace")
-TARGET_NS = 500
+TARGET_NS = 250
 TEXT_BYTES = (5, 500, 5000)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import functools
 import re
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -14,16 +15,20 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
+from support.live import live
 from support.pages import ROOT, broken_links, execute, python_blocks, rows
 from support.summaries import completed_run, failed_run
 
+from streamtrace import Event, TextDelta
+from streamtrace.client import RunClient
 from streamtrace.core.spans import project
 from streamtrace.core.summary import Status
 from streamtrace.dialects.detect import BUILT_IN, UNKNOWN
+from streamtrace.serve import AgentRouter, RunContext
 from streamtrace.sinks.langfuse.observations import LEVEL, observations
-from streamtrace.testing import RecordingSink, ask
+from streamtrace.testing import RecordingSink
 
-PAGES = ("architecture", "backpressure", "dialects", "guarantees", "outcomes")
+PAGES = ("architecture", "backpressure", "clients", "dialects", "guarantees", "outcomes", "resume")
 TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 PROMISE = re.compile(r"^\*\*([A-Z]\d+b?)\.\*\* ", re.MULTILINE)
 
@@ -159,16 +164,35 @@ def test_links_lead_somewhere(page: str):
     assert broken_links(f"docs/{page}.md") == []
 
 
-# --- serving -----------------------------------------------------------------------------------
+async def test_the_code_for_clients_runs():
+    """Against an agent that says two words: from its start, and from its middle."""
+
+    async def agent(run: RunContext) -> AsyncIterator[Event]:
+        for word in ("Hello", " there."):
+            yield TextDelta(text=word, message_id=run.message_id)
+
+    [block] = python_blocks("docs/clients.md").values()
+    names = execute("docs/clients.md", block, {})
+    async with live(AgentRouter().resumable("/agents", agent).app()) as url:
+        assert await names["talk"](f"{url}/agents") == "Hello there."
+        async with RunClient(f"{url}/agents") as client:
+            async with client.start({"run_id": "r-1", "message": "Hi"}) as run:
+                last_id = max([event.id async for event in run])
+            assert await names["go_on"](client, "r-1", 2) == last_id
+            assert await names["go_on"](client, "r-2", 2) == 2
 
 
-async def test_the_code_for_serving_runs():
-    first, doors, apps = python_blocks("docs/serving.md").values()
-    names = execute("docs/serving.md", first, {})
-    answer = await ask(names["app"], "/chat?dialect=openai-chat", json={"message": "Hi"})
-    assert answer.complete
-    assert b"Hello" in answer.body
-    assert answer.body.rstrip().endswith(b"[DONE]")
-    execute("docs/serving.md", doors, names)
-    paths = {route.path for route in execute("docs/serving.md", apps, names)["router"].routes}
-    assert {"/agui/v1/runs", "/v1/graph/stream", "/v1/chat/completions", "/ws"} <= paths
+def test_the_code_for_resumable_runs_runs():
+    """And its router has the paths of the contract, and no others."""
+
+    async def agent(run: Any) -> Any:
+        yield None
+
+    [block] = python_blocks("docs/resume.md").values()
+    router = execute("docs/resume.md", block, {"agent": agent})["router"]
+    contract = text_of("resume").split("\n## The contract\n")[1].split("\n## ")[0]
+    told = {
+        path.replace("{prefix}", "/chat")
+        for path in re.findall(r"^\| `(?:GET|POST) ([^`]+)` \|", contract, re.MULTILINE)
+    }
+    assert {route.path for route in router.routes} == told

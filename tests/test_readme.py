@@ -156,6 +156,18 @@ def own_prices_come_first(page: Page) -> None:
     assert page.recording.runs[0].cost_usd == 3.0
 
 
+def an_agent_is_served(page: Page) -> None:
+    app = page.run("Serve an agent")["app"]
+    with TestClient(StreamTraceMiddleware(app, sinks=[page.recording], content="full")) as client:
+        client.post("/chat?dialect=openai-chat", json={"message": "hi"})
+    [run] = page.recording.wait(1)
+    assert (run.dialect, run.status, run.output.text) == (
+        "openai-chat",
+        "completed",
+        "Hello there.",
+    )
+
+
 def a_dialect_is_used(page: Page) -> None:
     page.ask(page.run("Your own dialect", ACME)["app"], ACME)
     [run] = page.recording.runs
@@ -187,6 +199,7 @@ CHECKS: dict[str, Callable[..., None]] = {
     "Content and privacy": content_goes_through_the_redactor,
     "Streams in flight": streams_in_flight_are_shown,
     "Prices": own_prices_come_first,
+    "Serve an agent": an_agent_is_served,
     "Your own dialect": a_dialect_is_used,
     "Your own sink": a_sink_is_told,
     "Beside OpenTelemetry's own instrumentation": instrument_joins_both,
@@ -233,6 +246,12 @@ def test_every_extra_is_listed():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     named = [re.search(r"\[(\w+)\]", row[0]) for row in rows(section("Install"))]
     assert {one[1] for one in named if one} == extras["optional-dependencies"].keys()
+
+
+def test_every_example_is_listed():
+    """By its file."""
+    listed = {name for row in rows(section("Examples")) for name in code(row[0])}
+    assert listed == {path.name for path in (ROOT / "examples").glob("*.py")}
 
 
 def test_the_commands_that_are_shown_exist():

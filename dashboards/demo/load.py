@@ -9,7 +9,9 @@ import argparse
 import asyncio
 import contextlib
 import json
+import socket
 import urllib.parse
+import uuid
 from collections.abc import Awaitable, Callable
 
 MESSAGES = (
@@ -17,8 +19,10 @@ MESSAGES = (
     "drop it", "stall",
 )  # fmt: skip
 DIALECTS = ("ag-ui", "openai-chat", "openai-responses", "anthropic", "cognis", "generic")
+RUNS = ("kept", "away", "lost")
 RECORDINGS = ("openai-chat-reasoning", "openai-responses-mcp", "anthropic-web-fetch", "ag-ui-tools")
 SLOW_S = 2.5
+TOO_SLOW_S = 4.0
 SMALL_BUFFER = 4096
 
 
@@ -33,7 +37,9 @@ class Client:
         self, method: str, path: str, body: bytes = b"", *, then: Callable[..., Awaitable[None]]
     ) -> None:
         """Send a request, and do with the connection what `then` does."""
-        reader, writer = await asyncio.open_connection(self._host, self._port, limit=SMALL_BUFFER)
+        reader, writer = await asyncio.open_connection(
+            sock=await self._connected(), limit=SMALL_BUFFER
+        )
         head = (
             f"{method} {path} HTTP/1.1\r\nhost: {self._host}\r\nconnection: close\r\n"
             f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
@@ -42,6 +48,18 @@ class Client:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             await then(reader, writer)
         writer.close()
+
+    async def _connected(self) -> socket.socket:
+        """A socket for which the kernel holds little, so that who does not read is noticed."""
+        loop = asyncio.get_running_loop()
+        family, kind, protocol, _, address = (
+            await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        )[0]
+        connection = socket.socket(family, kind, protocol)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
+        connection.setblocking(False)
+        await loop.sock_connect(connection, address)
+        return connection
 
     async def chat(self, message: str, dialect: str) -> None:
         """A client that reads to the end."""
@@ -52,6 +70,14 @@ class Client:
         """A client that hangs up once it has seen something."""
         body = json.dumps({"message": "weather in Oslo", "dialect": dialect}).encode()
         await self.ask("POST", "/chat", body, then=read_some)
+
+    async def come_back(self, kind: str) -> None:
+        """A client that loses the connection, goes on, and asks for all of it when it is over."""
+        run_id = f"{kind}-{uuid.uuid4()}"
+        body = json.dumps({"message": "go on", "run_id": run_id}).encode()
+        await self.ask("POST", "/agents/runs", body, then=read_some)
+        for _ in range(2):
+            await self.ask("GET", f"/agents/runs/{run_id}/events?after=1", then=read_all)
 
     async def endless_and_drain(self) -> None:
         """Streams that a shutdown ends."""
@@ -78,6 +104,11 @@ async def read_slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     await read_all(reader, writer)
 
 
+async def read_too_slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(TOO_SLOW_S)
+    await read_all(reader, writer)
+
+
 async def read_until_cancelled(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
         await read_all(reader, writer)
@@ -93,6 +124,8 @@ async def one_round(client: Client) -> None:
         *(client.ask("POST", f"/replay/{name}", then=read_all) for name in RECORDINGS),
         *(client.ask("GET", path, then=read_all) for path in ("/timeout", "/odd", "/flood")),
         client.ask("GET", "/large", then=read_slowly),
+        *(client.come_back(kind) for kind in RUNS),
+        *(client.ask("GET", path, then=read_too_slowly) for path in ("/drop", "/coalesce")),
     )
     await client.endless_and_drain()
 

@@ -44,6 +44,13 @@ async function ask(target: Json, instant: boolean): Promise<Series[]> {
   return answer.data.result.map((one: Json) => ({ metric: one.metric, values: one.values ?? [one.value] }));
 }
 
+// The exemplars behind a heatmap, as [seconds, value].
+async function exemplars(target: Json): Promise<[number, number][]> {
+  const query = new URLSearchParams({ query: filled(target.expr), start: `${from}`, end: `${to}` });
+  const answer = await (await fetch(`${server}/api/v1/query_exemplars?${query}`)).json();
+  return answer.data.flatMap((one: Json) => one.exemplars.map((at: Json) => [at.timestamp, Number(at.value)]));
+}
+
 const legend = (target: Json, series: Series): string =>
   (target.legendFormat || target.refId).replace(/{{\s*(\w+)\s*}}/g, (_: string, name: string) => series.metric[name] ?? '');
 
@@ -55,7 +62,7 @@ function configured(field: Field, name: string, panel: Json): Field {
   for (const { matcher, properties } of panel.fieldConfig.overrides) {
     if (matcher.id !== 'byName' || matcher.options !== name) continue;
     for (const { id, value } of properties) {
-      if (id === 'unit' || id === 'decimals') config[id] = value;
+      if (id === 'unit' || id === 'decimals' || id === 'color') config[id] = value;
       if (id === 'custom.axisPlacement') config.custom.axisPlacement = value;
     }
   }
@@ -133,8 +140,13 @@ function Heat({ answers, width, height }: Json) {
         draw.fillRect(left + ((s - from) / STEP_S) * w, top, Math.ceil(w), Math.ceil(h) - 1);
       }
     });
+    draw.fillStyle = 'rgba(255,255,255,0.8)';
+    for (const [s, value] of answers[1]) {
+      const y = rows.findIndex((row: Series) => value <= edge(row));
+      draw.fillRect(left + ((s - from) / STEP_S) * w - 2, (rows.length - 0.5 - y) * h - 2, 4, 4);
+    }
     draw.fillStyle = '#8e8e99';
-    draw.fillText('drawn by the preview, not by Grafana', left, height - 6);
+    draw.fillText('drawn by the preview, not by Grafana; points are exemplars', left, height - 6);
   }, []);
   return <canvas ref={canvas} width={width} height={height} />;
 }
@@ -202,7 +214,9 @@ function Panel({ panel }: { panel: Json }) {
   const [answers, setAnswers] = useState<Series[][]>();
   const instant = panel.type === 'stat' || panel.type === 'table';
   useEffect(() => {
-    Promise.all(panel.targets.map((one: Json) => ask(one, instant))).then(setAnswers, (error) => {
+    const asked = panel.targets.map((one: Json) => ask(one, instant));
+    if (panel.type === 'heatmap') asked.push(exemplars(panel.targets[0]));
+    Promise.all(asked).then(setAnswers, (error) => {
       document.title = `failed: ${error.message}`;
     });
   }, []);

@@ -77,10 +77,11 @@ def lines(
     limits: Steps | None = None,
     most: float | None = None,
     right: Mapping[str, str] | None = None,
+    colors: Mapping[str, str] | None = None,
     width: int = 12,
 ) -> timeseries.Panel:
     """Curves over time. `limits` draws lines at values, `right` puts series on an axis of their own
-    with the unit that is given."""
+    with the unit that is given, `colors` are those of series that mean something."""
     panel = (
         timeseries.Panel()
         .title(title)
@@ -123,6 +124,9 @@ def lines(
                 model.DynamicConfigValue(id_val="custom.axisPlacement", value="right"),
             ],
         )
+    for name, color in (colors or {}).items():
+        fixed = {"mode": "fixed", "fixedColor": color}
+        panel.override_by_name(name, [model.DynamicConfigValue(id_val="color", value=fixed)])
     for letter, (legend, expression) in zip("ABCDEFGH", queries.items(), strict=False):
         panel.with_target(_target(letter, legend, expression, exemplars=exemplars))
     return panel

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from dashboards.source import slo
-from dashboards.source.parts import GREEN, ORANGE, RED, heat, lines, number, page, states
+from dashboards.source.parts import BLUE, GREEN, ORANGE, RED, heat, lines, number, page, states
 from dashboards.source.queries import (
     buckets,
     now,
@@ -18,6 +18,7 @@ from dashboards.source.queries import (
     total,
 )
 from streamtrace.core import metrics as m
+from streamtrace.core.summary import Status
 
 _STAYED = {"status": "completed|error|input_required|cancelled|truncated|timeout|drained"}
 
@@ -43,6 +44,16 @@ def _quantiles(metric: m.Metric) -> dict[str, str]:
     return {f"p{share * 100:g}": quantile(share, metric) for share in (0.5, 0.95, 0.99)}
 
 
+_ENDS_IN = {
+    Status.COMPLETED: GREEN,
+    Status.INPUT_REQUIRED: "light-green",
+    Status.CANCELLED: "light-blue",
+    Status.DISCONNECTED: "purple",
+    Status.DRAINED: BLUE,
+    Status.TRUNCATED: ORANGE,
+    Status.TIMEOUT: "dark-orange",
+    Status.ERROR: RED,
+}
 _LIMITS = {slo.BURN_RATES["page slow"]: ORANGE, slo.BURN_RATES["page fast"]: RED}
 
 HEALTH = [
@@ -95,7 +106,8 @@ HEALTH = [
         "Clients that left",
         "percentunit",
         "Streams whose client hung up before the end. Some always do. When it grows with the time"
-        " to the first token, users do not wait that long.",
+        " to the first token, users do not wait that long: 'How long those who left had waited'"
+        " tells.",
         ratio(or_zero(total(m.STREAMS, status=slo.LEFT)), total(m.STREAMS)),
         {None: GREEN, 0.1: ORANGE, 0.25: RED},
         decimals=1,
@@ -152,20 +164,22 @@ LATENCY = [
     lines(
         "Time to first token by route (p95)",
         "s",
-        "Which route is slow. Routes with few streams jump about: widen the time that is shown.",
+        "Which route is slow: choose it above, and see what its first seconds are made of. Routes"
+        " with few streams jump about: widen the time that is shown.",
         {"{{route}}": f"topk(10, {quantile(0.95, m.TIME_TO_FIRST_TOKEN, 'route')})"},
     ),
     heat(
         "Gaps between events",
         "The time between two events that carry output. Bright at the bottom is a smooth stream. A"
-        " band at one value is something periodic: batching, a proxy that flushes, a poll.",
+        " band at one value is something periodic: batching, a proxy that flushes, a poll. Each"
+        " point is the longest gap of a stream: click it to open its trace.",
         buckets(m.EVENT_GAP),
     ),
     lines(
         "Gaps between events, quantiles",
         "s",
         "p50 is the pace that users read at; p99 is where they notice a stop. A rise of p99 alone"
-        " is tools or retries inside streams.",
+        " is tools or retries inside streams: open a trace from the top of the heatmap.",
         _quantiles(m.EVENT_GAP),
     ),
     lines(
@@ -181,7 +195,8 @@ LATENCY = [
         "Time per output token",
         "s",
         "(last - first token) / (output tokens - 1), where the stream told its usage: the speed of"
-        " the model itself. When it rises and the load did not, the provider is slower.",
+        " the model itself. When it rises and the load did not, the provider is slower: try"
+        " another region or model.",
         _quantiles(m.TIME_PER_OUTPUT_TOKEN),
     ),
 ]
@@ -190,7 +205,8 @@ THROUGHPUT = [
     lines(
         "Streams ended, by route",
         "reqps",
-        "Where the load is. A route that falls to zero alone has lost its caller.",
+        "Where the load is. A route that falls to zero alone has lost its caller: ask who calls"
+        " it, and look for a deployment in the annotations.",
         {"{{route}}": rate(m.STREAMS, "route")},
         stacked=True,
     ),
@@ -224,7 +240,8 @@ THROUGHPUT = [
     lines(
         "Frames per event",
         "short",
-        "About 1. Far more is comments and pings; far fewer is events packed together.",
+        "About 1. Far more is comments and pings: send them less often. Far fewer is events packed"
+        " together, which users see arrive in lumps.",
         {"{{dialect}}": ratio(rate(m.FRAMES, "dialect"), rate(m.EVENTS, "dialect"))},
     ),
     lines(
@@ -234,6 +251,7 @@ THROUGHPUT = [
         " answers; completed streams near it will be next.",
         {"{{status}}": quantile(0.95, m.STREAM_DURATION, "status")},
         exemplars=True,
+        colors=_ENDS_IN,
     ),
 ]
 
@@ -258,7 +276,8 @@ BACKPRESSURE = [
         "s",
         "How long data waited in the kernel for a client that took no more, asked of the kernel on"
         " Linux. It shows before `send` waits. Where it grows and the waits above do not, the agent"
-        " runs on for nobody: bound what the kernel takes, see docs/backpressure.md.",
+        " runs on for nobody: bound what the kernel takes, see docs/backpressure.md. None at all"
+        " shows as a part of a millisecond, the first bucket.",
         _quantiles(m.CLIENT_LAG),
         limits={5: ORANGE},
     ),
@@ -279,7 +298,8 @@ BACKPRESSURE = [
         "cps",
         "Deltas that `streamtrace.serve` dropped, or joined with another, for clients that could"
         " not take them all. Joined is harmless. Dropped text is missing at the client: where it is"
-        " much, choose the policy `coalesce`, or find out why clients are slow.",
+        " much, choose the policy `coalesce`, or find out why clients are slow. Routes that are"
+        " served by something else have no line.",
         {
             "dropped {{route}}": rate(m.EVENTS_DROPPED, "route"),
             "joined {{route}}": rate(m.EVENTS_JOINED, "route"),
@@ -304,6 +324,7 @@ ENDS = [
         " the server a longer grace period.",
         {"{{status}}": rate(m.STREAMS, "status")},
         stacked=True,
+        colors=_ENDS_IN,
     ),
     lines(
         "Broken streams, by route",

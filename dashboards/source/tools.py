@@ -34,8 +34,9 @@ FIGURES = [
     number(
         "Output tokens",
         "short",
-        "Tokens that models wrote in the time that is shown, as streams told them. Streams that are"
-        " cut often do not tell.",
+        "Tokens that models wrote in the time that is shown, as streams told them; streams that"
+        " are cut often do not tell. When it grows and the streams do not, answers get longer:"
+        " limit them.",
         total(m.TOKENS, type="output"),
     ),
     number(
@@ -50,7 +51,8 @@ FIGURES = [
     number(
         "Tool calls",
         "short",
-        "Tool calls seen in streams in the time that is shown.",
+        "Tool calls seen in streams in the time that is shown. When it grows and the streams do"
+        " not, agents call in loops: 'Calls, by tool' shows which tool, `max_steps` ends it.",
         total(m.TOOL_CALLS),
     ),
     number(
@@ -89,15 +91,15 @@ TOOLS = [
         "Duration, by tool (p95)",
         "s",
         "From complete arguments to the result. Users see nothing meanwhile: what takes seconds"
-        " should tell them so.",
+        " should tell them so, and have a time limit.",
         {"{{tool}}": quantile(0.95, m.TOOL_DURATION, "tool")},
     ),
     lines(
         "Calls without a result, by tool",
         "percentunit",
-        "Their result never came through the stream. Always so in dialects that carry no results"
-        " (OpenAI chat, Anthropic); elsewhere a tool that hangs, or a run that was cut or waits for"
-        " an answer.",
+        "Their result never came through the stream. Always so where the client runs the tools, as"
+        " with OpenAI chat; elsewhere a tool that hangs, or a run that was cut or waits for an"
+        " answer: open its traces.",
         {
             "{{tool}}": ratio(
                 rate(m.TOOL_CALLS, "tool", status=_UNFINISHED), rate(m.TOOL_CALLS, "tool")
@@ -139,7 +141,8 @@ MODELS = [
     lines(
         "Output tokens, by model",
         "cps",
-        "Who writes. After a switch of models the old one should fall to zero.",
+        "Who writes. After a switch of models the old one should fall to zero: if not, some caller"
+        " still names it.",
         {"{{model}}": rate(m.TOKENS, "model", type="output")},
         stacked=True,
     ),

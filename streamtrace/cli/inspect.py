@@ -1,8 +1,8 @@
-"""`streamtrace inspect`: what a recorded response body says.
+"""`streamtrace inspect`: what a recorded response body says, or what records say of one run.
 
 Rules that hold here:
 
-* The file is read in pieces, so its size does not matter.
+* The file is read in pieces, so its size does not matter; text is kept up to a bound.
 * A body that begins with a brace is JSON lines, one that begins as Vercel's data stream (`0:"`) is
   lines as well; anything else is Server-Sent Events.
 * A body holds no times. For the drawing, each line is fed with its offset in bytes in the place of
@@ -26,6 +26,8 @@ from streamtrace.cli.errors import UsageError
 from streamtrace.observe.offline import summarize
 
 PIECE_BYTES = 64 * 1024
+MAX_CONTENT_BYTES = 16 * 1024 * 1024
+"""More than the middleware keeps of a stream: here there is one, and somebody wants to read it."""
 
 
 def inspect(name: str, dialect: str | None, as_json: bool) -> int:
@@ -33,7 +35,12 @@ def inspect(name: str, dialect: str | None, as_json: bool) -> int:
     read = _pieces if as_json else _positions
     with _opened(name) as file:
         media_type = _media_type(file.peek())
-        summary = summarize(read(file), dialect=dialect, media_type=media_type)
+        summary = summarize(
+            read(file),
+            dialect=dialect,
+            media_type=media_type,
+            max_content_bytes=MAX_CONTENT_BYTES,
+        )
     if as_json:
         timeless = _without_times(summary.to_dict())
         with _written() as out:
@@ -43,6 +50,33 @@ def inspect(name: str, dialect: str | None, as_json: bool) -> int:
 
         with _written() as out:
             draw(console(out), summary, axis="position")
+    return 0
+
+
+def inspect_run(name: str, run_id: str, as_json: bool) -> int:
+    """Print one run across its connections. Raises UsageError where FILE has no record of it."""
+    from streamtrace.cli.connections import (  # noqa: PLC0415  draws, and so needs the extra
+        MAX_LINE_BYTES,
+        joined,
+        records_of,
+        render_connections,
+    )
+
+    with _opened(name) as file:
+        records = records_of(run_id, iter(lambda: file.readline(MAX_LINE_BYTES), b""))
+    if not records:
+        raise UsageError(f"{name} holds no record of the run {run_id}")
+    if as_json:
+        with _written() as out:
+            out.write(msgspec.json.encode(joined(records)).decode() + "\n")
+    else:
+        from streamtrace.cli.terminal import console  # noqa: PLC0415
+        from streamtrace.cli.waterfall import ASCII, UNICODE  # noqa: PLC0415
+
+        with _written() as out:
+            target = console(out)
+            glyphs = ASCII if target.options.ascii_only else UNICODE
+            target.print(render_connections(records, target.width, glyphs=glyphs))
     return 0
 
 

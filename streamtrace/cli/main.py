@@ -50,8 +50,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
             return run(arguments.app, arguments.host, arguments.port, arguments.metrics_port)
         case _:
-            from streamtrace.cli.inspect import inspect  # noqa: PLC0415
+            from streamtrace.cli.inspect import inspect, inspect_run  # noqa: PLC0415
 
+            if arguments.run is not None:
+                return inspect_run(arguments.file, arguments.run, arguments.json)
             return inspect(arguments.file, arguments.dialect, arguments.json)
 
 
@@ -81,8 +83,15 @@ def _parser() -> argparse.ArgumentParser:
         help="serve /metrics on this port, 0 for any (default: nowhere)",
     )
 
-    command = commands.add_parser("inspect", help="decode a recorded response body")
+    command = commands.add_parser(
+        "inspect", help="decode a recorded response body, or join the records of a run"
+    )
     command.add_argument("file", metavar="FILE", help="the recording, or - for standard input")
+    command.add_argument(
+        "--run",
+        metavar="ID",
+        help="FILE holds run records, a line each: show this run across its connections",
+    )
     command.add_argument("--dialect", metavar="NAME", help="read it as this dialect, do not guess")
     command.add_argument("--json", action="store_true", help="print the run summary as JSON")
     return parser

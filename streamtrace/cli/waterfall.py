@@ -30,6 +30,7 @@ MIN_WIDTH = 40
 MAX_WIDTH = 120
 MAX_ROWS = 24
 ANSWER_LINES = 3
+_VALUE_WIDTH = len("999.9 kB")
 STALL_SHOWN_NS = 250_000_000
 """Every `send` takes a little; below this it says nothing of the client."""
 
@@ -99,7 +100,7 @@ def render(
     return Group(*_Drawing(summary, width, axis, glyphs).lines())
 
 
-class _Bar:
+class Bar:
     """The cells of one row; later strokes cover earlier ones."""
 
     def __init__(self, width: int, total: int) -> None:
@@ -107,18 +108,22 @@ class _Bar:
         self._total = total
 
     def column(self, at: int) -> int:
+        """Where that is."""
         last = len(self._cells) - 1
         return 0 if self._total <= 0 else min(last, max(0, at) * len(self._cells) // self._total)
 
     def stroke(self, start: int, end: int, glyph: str, style: str) -> None:
+        """From there to there."""
         for column in range(self.column(start), self.column(end) + 1):
             self._cells[column] = (glyph, style)
 
     def mark(self, at: int | None, glyph: str, style: str) -> None:
+        """One cell, where it is known."""
         if at is not None:
             self._cells[self.column(at)] = (glyph, style)
 
     def text(self) -> Text:
+        """As it is drawn."""
         text = Text()
         for style, cells in groupby(self._cells, key=itemgetter(1)):
             text.append("".join(glyph for glyph, _ in cells), style)
@@ -136,7 +141,7 @@ class _Drawing:
         parts: list[Generation | ToolCall] = [*summary.generations, *summary.tool_calls]
         self.parts = sorted(parts, key=lambda part: part.started_ns)
         self.label_width = self._label_width()
-        self.bar_width = self.width - self.label_width - 11
+        self.bar_width = self.width - self.label_width - _VALUE_WIDTH - 4
 
     def lines(self) -> Iterator[Text]:
         yield self._headline()
@@ -207,8 +212,8 @@ class _Drawing:
         """The axis: labels at round values, as many as fit."""
         total = self.summary.duration_ns
         labels = [" "] * self.bar_width
-        step = _round_step(total * len("  999 ms  ") // self.bar_width)
-        bar = _Bar(self.bar_width, total)
+        step = round_step(total * len("  999 ms  ") // self.bar_width)
+        bar = Bar(self.bar_width, total)
         for at in range(0, max(1, total), step):
             label = self._tick(at)
             column = bar.column(at)
@@ -225,7 +230,7 @@ class _Drawing:
 
     def _root(self) -> Text:
         one, glyphs = self.summary, self.glyphs
-        bar = _Bar(self.bar_width, one.duration_ns)
+        bar = Bar(self.bar_width, one.duration_ns)
         bar.stroke(0, one.duration_ns, glyphs.work, self.style)
         if one.longest_gap_at_ns is not None and not self.by_position:
             start = one.longest_gap_at_ns - (one.longest_gap_ns or 0)
@@ -237,13 +242,13 @@ class _Drawing:
         return self._line(Text(label, "bold"), bar, self.length(one.duration_ns))
 
     def _row(self, part: Generation | ToolCall, is_last: bool) -> Text:
-        bar = _Bar(self.bar_width, self.summary.duration_ns)
+        bar = Bar(self.bar_width, self.summary.duration_ns)
         branch = Text(self.glyphs.last if is_last else self.glyphs.branch, _QUIET)
         if isinstance(part, Generation):
             return self._line(branch + self._generation(part, bar), bar, self._taken(part))
         return self._line(branch + self._tool(part, bar), bar, self._taken(part))
 
-    def _generation(self, part: Generation, bar: _Bar) -> Text:
+    def _generation(self, part: Generation, bar: Bar) -> Text:
         first = part.finished_ns if part.first_token_ns is None else part.first_token_ns
         bar.stroke(part.started_ns, first, self.glyphs.wait, _QUIET)
         if part.first_token_ns is not None:
@@ -251,7 +256,7 @@ class _Drawing:
             bar.stroke(part.first_token_ns, last, self.glyphs.work, _GENERATION)
         return Text(_label(part), _GENERATION)
 
-    def _tool(self, part: ToolCall, bar: _Bar) -> Text:
+    def _tool(self, part: ToolCall, bar: Bar) -> Text:
         style = _FAILED if part.status == "error" else _TOOL
         ready = part.started_ns if part.ready_ns is None else part.ready_ns
         bar.stroke(part.started_ns, ready, self.glyphs.wait, style)
@@ -298,7 +303,10 @@ class _Drawing:
             )
         message = "" if one.error is None else _shown(one.error.message)
         if message:
-            yield self._cut(Text(f"  {message}", self.style))
+            yield self._cut(Text(f"  error: {message}", self.style))
+        steps = [name for name, _ in groupby(clean(step.name) for step in one.steps)]
+        if steps:
+            yield self._cut(Text(f"  steps: {', '.join(steps)}", _QUIET))
         if one.lost_chunks:
             lost = f"  {one.lost_chunks:,} chunks ({size(one.lost_bytes)}) went by unseen"
             yield self._cut(Text(lost, "yellow"))
@@ -321,11 +329,11 @@ class _Drawing:
         widest = max((cell_len(name) + 2 for name in names), default=0)
         return min(max(widest, cell_len(self.summary.agent or "run"), 10), self.width // 3)
 
-    def _line(self, label: Text, bar: _Bar, value: str) -> Text:
+    def _line(self, label: Text, bar: Bar, value: str) -> Text:
         label = self._cut(label, self.label_width)
         label.pad_right(self.label_width - cell_len(label.plain))
-        line = Text.assemble("  ", label, " ", bar.text(), " ", (f"{value:>7}", "bold"))
-        return self._cut(line)
+        shown = (value.rjust(_VALUE_WIDTH), "bold")
+        return self._cut(Text.assemble("  ", label, " ", bar.text(), " ", shown))
 
     def _wrapped(self, items: Sequence[Text]) -> Iterator[Text]:
         """The items, as many to a line as fit."""
@@ -359,7 +367,7 @@ def _label(part: Generation | ToolCall) -> str:
     return clean(part.name or "tool call")
 
 
-def _round_step(least: int) -> int:
+def round_step(least: int) -> int:
     """The smallest of 1, 2, 5, 10, 20, 50, ... that is not under `least`."""
     power = 1
     while True:

@@ -7,6 +7,7 @@ come first served; a cut falls between code points and is marked; the true lengt
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import msgspec
 
@@ -26,18 +27,20 @@ class ContentPolicy(msgspec.Struct):
     room_bytes: int = MAX_CONTENT_BYTES
 
 
-class Capture:
+class Capture(msgspec.Struct, eq=False, gc=False):
     """One text under way."""
 
-    __slots__ = ("_digest", "_half", "_kept", "_policy", "_truncated", "chars")
+    _policy: ContentPolicy
+    chars: int = 0
+    _half: str = ""
+    _kept: list[str] | None = None
+    _digest: Any = None
+    _truncated: bool = False
 
-    def __init__(self, policy: ContentPolicy) -> None:
-        self.chars = 0
-        self._half = ""
-        self._policy = policy
-        self._kept: list[str] | None = None
-        self._digest = hashlib.sha256() if policy.hash else None
-        self._truncated = False
+    def __post_init__(self) -> None:
+        """The digest, where one is wanted."""
+        if self._policy.hash:
+            self._digest = hashlib.sha256()
 
     def add(self, text: str) -> None:
         """The next piece. The first half of a surrogate pair waits for the second."""

@@ -1,4 +1,5 @@
-"""What was left out between an agent and its client, told by who serves to who observes.
+"""What who serves tells who observes: what was left out between an agent and its client, and which
+connection of which run this is.
 
 The observer of a request puts its `DeliveryCounts` into `CURRENT_DELIVERY`; whoever serves the
 answer inside, in whatever task or thread, adds to them:
@@ -21,6 +22,8 @@ from contextvars import ContextVar
 
 import msgspec
 
+from streamtrace.core.summary import RunConnection, RunSummary
+
 
 class DeliveryCounts(msgspec.Struct, kw_only=True):
     """Of one answer: what became of its events when the client was slow."""
@@ -33,6 +36,17 @@ class DeliveryCounts(msgspec.Struct, kw_only=True):
     """Their text."""
     joined_events: int = 0
     """Deltas that came as a part of another. Their text is complete."""
+    connection: RunConnection | None = None
+    """Which it is, of a run that may have several. Set before the head of the answer is sent."""
+
+    def traceparent(self) -> str | None:
+        """The trace that the answer belongs to (W3C Trace Context); `None` where nobody observes
+        it."""
+        return None
+
+    def tell_rest(self, run: RunSummary) -> None:
+        """The whole of a run that went on when its client had left: the observer tells what of it
+        was not seen. Once, when it is over."""
 
 
 CURRENT_DELIVERY: ContextVar[DeliveryCounts | None] = ContextVar(

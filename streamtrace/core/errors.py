@@ -11,11 +11,15 @@
     │   ├── UnknownRun              it knows no such run, or none any more
     │   ├── RunExists               it knows a run of that id already
     │   └── LeaseLost               the run is over, or somebody else's
+    ├── ClientError                 of the client of runs
+    │   ├── RunRefused              the server does not serve the request; says why
+    │   └── ConnectionLost          the run could not be reached again
     ├── Refusal                     a request that is not served; says what its client is told
     └── Disconnected                the client left before its request was read
 
 Observation raises none of them at run time: what goes wrong inside a stream is recorded as an
-`Issue` of its run. All from `ClientGone` on are raised where agents are served.
+`Issue` of its run. All from `ClientGone` on are raised where agents are served, but for those of
+`streamtrace.client`.
 """
 
 from __future__ import annotations
@@ -74,6 +78,33 @@ class RunExists(LogError):
 
 class LeaseLost(LogError):
     """Somebody else has the run, or it is over: this producer writes no more."""
+
+
+class ClientError(StreamTraceError):
+    """Base of what the client of runs raises."""
+
+
+class RunRefused(ClientError):
+    """The server does not serve this: its HTTP `status`, a short `code`, and its message.
+
+    `retry_after_s` is how long it asks to be left alone; 0 where it does not say.
+    """
+
+    def __init__(self, status: int, code: str, message: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(f"{status} {code}: {message}")
+        self.status = status
+        self.code = code
+        self.message = message
+        self.retry_after_s = retry_after_s
+
+
+class ConnectionLost(ClientError):
+    """No attempt brought anything new. To `follow` the run behind `last_id` goes on later."""
+
+    def __init__(self, run_id: str | None, last_id: int) -> None:
+        super().__init__(f"the run {run_id!r} could not be reached again behind event {last_id}")
+        self.run_id = run_id
+        self.last_id = last_id
 
 
 class Refusal(StreamTraceError):

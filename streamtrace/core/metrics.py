@@ -34,7 +34,8 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     """One metric. `clock` names what its time starts with and what it stops with.
 
     `field` is the field of `RunSummary` that it is recorded from, where it is one field; times are
-    ns there and seconds here. `exemplar`: its samples link to their traces.
+    ns there and seconds here. `served` is the field of `core.served.Served` that it is. `exemplar`:
+    its samples link to their traces.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     absent: str = ""
     buckets: tuple[float, ...] = ()
     field: str | None = None
+    served: str | None = None
     exemplar: bool = False
     counted: bool = False
     """Filled from counts in these very buckets, which therefore cannot be changed."""
@@ -180,6 +182,7 @@ EVENT_GAP = Metric(
     clock=("an event with output", "the next one"),
     absent="fewer than two such events; events of one ASGI message count as one",
     buckets=GAP_BUCKETS_S,
+    exemplar=True,  # of the longest
     counted=True,
 )
 LONGEST_GAP = Metric(
@@ -334,6 +337,74 @@ COST = Metric(
     absent="model, provider, tokens or price are not known",
 )
 
+# --- runs that outlive their connection ----------------------------------------------------------
+RESUMES = Metric(
+    name="streamtrace_run_resumes_total",
+    unit="connections",
+    labels=(),
+    help="Connections that went on behind a cursor, where `streamtrace.serve` resumes runs.",
+    served="resumes",
+)
+REPLAYED_EVENTS = Metric(
+    name="streamtrace_run_replayed_events_total",
+    unit="events",
+    labels=(),
+    help="Events that a connection was told again or late: they were there when it came.",
+    served="replayed_events",
+)
+GAPS = Metric(
+    name="streamtrace_run_gaps_total",
+    unit="gaps",
+    labels=(),
+    help="Times that a connection was told that events are missing: evicted, or never logged.",
+    served="gaps",
+)
+GAP_EVENTS = Metric(
+    name="streamtrace_run_gap_events_total",
+    unit="events",
+    labels=(),
+    help="The events that were missing in them.",
+    served="gap_events",
+)
+ORPHANED_RUNS = Metric(
+    name="streamtrace_run_orphans_total",
+    unit="runs",
+    labels=(),
+    help="Runs whose process had died when they were followed here. Each counts once per process"
+    " that found it so; one that nobody follows is not found.",
+    served="orphaned_runs",
+)
+LOGGED_EVENTS = Metric(
+    name="streamtrace_run_logged_events_total",
+    unit="events",
+    labels=(),
+    help="Events of the runs of this process that their log has taken.",
+    served="logged_events",
+)
+UNLOGGED_EVENTS = Metric(
+    name="streamtrace_run_unlogged_events_total",
+    unit="events",
+    labels=(),
+    help="Events that were told here while the log could not be reached, or after it had given the"
+    " run up: nobody can resume them elsewhere.",
+    served="unlogged_events",
+)
+FOLLOWERS = Metric(
+    name="streamtrace_run_followers",
+    unit="connections",
+    labels=(),
+    help="Connections that are being told a logged run now, those that began it among them.",
+    served="followers",
+)
+LOG_BYTES = Metric(
+    name="streamtrace_run_log_bytes",
+    unit="bytes",
+    labels=(),
+    help="What logs keep of the runs that go on in this process. What they keep of runs that are"
+    " over, they know themselves.",
+    served="log_bytes",
+)
+
 # --- ourselves -----------------------------------------------------------------------------------
 SINK_ACCEPTED = Metric(
     name="streamtrace_sink_accepted_total",
@@ -421,6 +492,17 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
         DECODE_SECONDS,
     ),
     "Tools, tokens and cost": (TOOL_CALLS, TOOL_DURATION, TOKENS, COST),
+    "Runs that outlive their connection": (
+        RESUMES,
+        REPLAYED_EVENTS,
+        GAPS,
+        GAP_EVENTS,
+        ORPHANED_RUNS,
+        LOGGED_EVENTS,
+        UNLOGGED_EVENTS,
+        FOLLOWERS,
+        LOG_BYTES,
+    ),
     "The observer itself": (
         SINK_ACCEPTED,
         SINK_EXPORTED,
@@ -448,6 +530,13 @@ def _lines() -> Iterator[str]:
         "All metrics that `PrometheusSink` keeps. They are recorded when a stream ends, except"
         " `streamtrace_streams_started_total` and `streamtrace_streams_active`. Only streams count,"
         " never other responses. This page is made from `streamtrace/core/metrics.py`."
+    )
+    yield ""
+    yield (
+        "Of a [run that outlives its connection](resume.md) the stream that began it counts, and"
+        " what the run did when its client had left counts with it: `streamtrace_streams_total`,"
+        " durations, events, tools, tokens and cost are those of the run, once. Connections that"
+        " resume or follow it are counted under `streamtrace_run_*` only."
     )
     yield ""
     yield (

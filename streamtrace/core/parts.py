@@ -33,7 +33,7 @@ class OpenGeneration:
         self.model: str | None = None
         self.provider: str | None = None
         self.response_id: str | None = None
-        self.finish_reasons: list[str] = []
+        self.finish_reasons: tuple[str, ...] = ()
         self.usage: TokenCounts | None = None
         self.first_token_ns: int | None = None
         self.last_token_ns: int | None = None
@@ -49,7 +49,7 @@ class OpenGeneration:
             model=self.model,
             provider=self.provider,
             response_id=self.response_id,
-            finish_reasons=self.finish_reasons,
+            finish_reasons=list(self.finish_reasons),
             usage=self.usage,
             first_token_ns=self.first_token_ns,
             last_token_ns=self.last_token_ns,

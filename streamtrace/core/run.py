@@ -38,8 +38,6 @@ MAX_PARTS = 1024
 """Most generations, tool calls, steps or messages that one run remembers, of each."""
 
 _GAP_EDGES_NS = tuple(int(edge * 1_000_000_000) for edge in GAP_BUCKETS_S)
-_MANY = 16
-"""Times from which it is cheaper to sort their gaps than to look at each."""
 _TOKEN_FIELDS = TokenCounts.__struct_fields__
 
 
@@ -118,7 +116,7 @@ class RunMachine:
         self._finished_messages: dict[str, None] = {}  # an empty set weighs three times as much
         self._messages = 0
         self._run_usage: dict[tuple[str | None, str | None], TokenCounts] = {}
-        self._usage_of_runs_before: list[ModelUsage] = []
+        self._usage_of_runs_before: tuple[ModelUsage, ...] = ()
         self._error = Capture(self._policy)
 
     def feed(self, event: ev.Event, at_ns: int) -> None:
@@ -239,7 +237,7 @@ class RunMachine:
         """One connection may carry several runs; the last one decides how it ended."""
         self.terminal = None
         room = MAX_PARTS - len(self._usage_of_runs_before)
-        self._usage_of_runs_before += self._usage_of_run()[:room]
+        self._usage_of_runs_before += tuple(self._usage_of_run()[:room])
         self._run_usage.clear()
 
     def _run_ended(self, event: ev.Event, at_ns: int) -> None:
@@ -290,7 +288,7 @@ class RunMachine:
         generation = self._last_generation(at_ns)
         generation.finished_ns = at_ns
         room = MAX_PARTS - len(generation.finish_reasons)
-        generation.finish_reasons += [word(reason) for reason in event.finish_reasons[:room]]
+        generation.finish_reasons += tuple(map(word, event.finish_reasons[:room]))
 
     def _usage(self, event: ev.Usage, at_ns: int) -> None:
         counts = TokenCounts(**{name: as_count(getattr(event, name)) for name in _TOKEN_FIELDS})
@@ -407,27 +405,32 @@ class RunMachine:
         self._last_output_ns = at_ns
 
     def _many_gaps(self, times: list[int], epoch_ns: int) -> None:
-        """Output came at these times: as `_gap`, but many are sorted, and counted edge by edge."""
-        if len(times) < _MANY or self._last_output_ns is None:
-            for time_ns in times:
-                self._gap(time_ns - epoch_ns)
-            return
-        gaps = list(map(sub, times, [self._last_output_ns + epoch_ns, *times]))
+        """Output came at these times: as `_gap`, but they are sorted, and counted by bucket."""
+        if self._last_output_ns is None:
+            self._gap(times[0] - epoch_ns)
+            times = times[1:]
+            if not times:
+                return
+        before_ns = self._last_output_ns
+        assert before_ns is not None
+        gaps = list(map(sub, times, [before_ns + epoch_ns, *times]))
         longest_ns = max(gaps)
         if longest_ns > (self._longest_gap_ns or 0):
             self._longest_gap_ns = longest_ns
             self._longest_gap_at_ns = times[gaps.index(longest_ns)] - epoch_ns
         gaps.sort()
-        below = bisect_right(gaps, 0)
-        for bucket, edge_ns in enumerate(_GAP_EDGES_NS):
-            if below == len(gaps):
-                break
-            upto = bisect_right(gaps, edge_ns, below)
-            self._gap_counts[bucket] += upto - below
+        counts = self._gap_counts
+        below, count = bisect_right(gaps, 0), len(gaps)
+        while below < count:  # in most streams, they are in a few buckets
+            bucket = bisect_left(_GAP_EDGES_NS, gaps[below])
+            if bucket == len(_GAP_EDGES_NS):
+                upto = count
+            else:
+                upto = bisect_right(gaps, _GAP_EDGES_NS[bucket], below)
+            counts[bucket] += upto - below
             below = upto
-        self._gap_counts[-1] += len(gaps) - below
         last_ns = times[-1] - epoch_ns
-        self._gap_sum_ns += last_ns - self._last_output_ns
+        self._gap_sum_ns += last_ns - before_ns
         self._last_output_ns = last_ns
 
     def _generation(self, at_ns: int) -> OpenGeneration:
@@ -478,7 +481,7 @@ class RunMachine:
         ]
 
     def _usage_by_model(self) -> list[ModelUsage]:
-        told = self._usage_of_runs_before + self._usage_of_run()
+        told = [*self._usage_of_runs_before, *self._usage_of_run()]
         return told or [
             ModelUsage(model=one.model, provider=one.provider, usage=one.usage)
             for one in self._generations

@@ -18,14 +18,14 @@ from typing import Literal
 import msgspec
 
 from streamtrace.core.events import Event
-from streamtrace.core.summary import RunSummary, TraceIds
+from streamtrace.core.summary import ConnectionKind, RunSummary, TraceIds
 
 ContentMode = Literal["off", "hash", "full"]
 CONTENT_MODES: tuple[ContentMode, ...] = ("off", "hash", "full")
 """From strict to open."""
 
 
-class StreamInfo(msgspec.Struct, kw_only=True, eq=False):
+class StreamInfo(msgspec.Struct, kw_only=True, eq=False, gc=False):
     """What is known of a stream when it starts. One object per stream: it can serve as a key."""
 
     started_at_ns: int
@@ -34,6 +34,8 @@ class StreamInfo(msgspec.Struct, kw_only=True, eq=False):
     transport: str
     http_status: int | None
     trace: TraceIds | None
+    connection: ConnectionKind | None = None
+    """Of a run that may have several connections."""
 
 
 class SinkStats(msgspec.Struct, kw_only=True):

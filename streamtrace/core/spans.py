@@ -26,6 +26,7 @@ from streamtrace.core.messages import input_messages, output_messages
 from streamtrace.core.summary import (
     Content,
     Generation,
+    RunConnection,
     RunSummary,
     Status,
     TokenCounts,
@@ -69,6 +70,13 @@ class SpanEvent(msgspec.Struct, kw_only=True):
     attributes: dict[str, AttributeValue] = {}
 
 
+class SpanLink(msgspec.Struct, frozen=True):
+    """Another span that this one has to do with (W3C Trace Context ids as lower-case hex)."""
+
+    trace_id: str
+    span_id: str
+
+
 class SpanRecord(msgspec.Struct, kw_only=True):
     """One span, ready to be written. Times are Unix time in ns.
 
@@ -84,6 +92,7 @@ class SpanRecord(msgspec.Struct, kw_only=True):
     end_ns: int
     attributes: dict[str, AttributeValue]
     events: list[SpanEvent] = []
+    links: list[SpanLink] = []
     error: str | None = None
     source: RunSummary | Generation | ToolCall
     tool_calls: list[ToolCall] = []
@@ -91,6 +100,9 @@ class SpanRecord(msgspec.Struct, kw_only=True):
 
 def project(summary: RunSummary) -> list[SpanRecord]:
     """The spans of a run: the root first, then its children in order of their start."""
+    connection = summary.connection
+    if connection is not None and not connection.tells_run:
+        return [_run(summary)]  # what the run called is below the connection that began it
     children: list[SpanRecord] = [
         _generation(summary, one, calls[:MAX_CHILD_SPANS])
         for one, calls in zip(summary.generations, _asked_for(summary), strict=True)
@@ -163,6 +175,7 @@ def _run(summary: RunSummary) -> SpanRecord:
             names.DROPPED_EVENTS: summary.dropped_events,
             names.DROPPED_CHARS: summary.dropped_chars,
             names.JOINED_EVENTS: summary.joined_events,
+            **_connection(summary.connection),
             names.COST_USD: summary.cost_usd,
             names.RELEASE: labels.release,
             names.ENVIRONMENT: labels.environment,
@@ -188,10 +201,32 @@ def _run(summary: RunSummary) -> SpanRecord:
         end_ns=end_ns,
         attributes=attributes,
         events=_moments(summary),
+        links=_links(summary),
         error=error,
         source=summary,
         tool_calls=unanswered,
     )
+
+
+def _connection(one: RunConnection | None) -> dict[str, Any]:
+    if one is None:
+        return {}
+    return {
+        names.CONNECTION: one.kind,
+        names.REPLAYED_EVENTS: one.replayed_events,
+        names.GAP_EVENTS: one.gap_events,
+        names.FIRST_TRACE_ID: one.traceparent and one.traceparent.split("-")[1],
+        names.DETACHED: one.is_detached or None,
+    }
+
+
+def _links(summary: RunSummary) -> list[SpanLink]:
+    """Of a run with several connections: to the one that began it, which is no other's parent."""
+    connection = summary.connection
+    if connection is None or connection.traceparent is None or connection.kind == "start":
+        return []
+    _, trace_id, span_id, _ = connection.traceparent.split("-", 3)
+    return [SpanLink(trace_id, span_id)]
 
 
 def _generation(summary: RunSummary, one: Generation, calls: list[ToolCall]) -> SpanRecord:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -117,7 +117,7 @@ class TraceIds(msgspec.Struct, frozen=True, kw_only=True):
     sampled: bool | None = None
 
 
-class RequestFacts(msgspec.Struct, kw_only=True):
+class RequestFacts(msgspec.Struct, kw_only=True, gc=False):
     """What the request said. `input` is content; `parameters` are sampling numbers only."""
 
     model: str | None = None
@@ -139,6 +139,36 @@ class Labels(msgspec.Struct, kw_only=True):
     environment: str | None = None
 
 
+ConnectionKind = Literal["start", "resume", "follow", "detached"]
+
+
+class RunConnection(msgspec.Struct, kw_only=True):
+    """One connection of a run that may have several.
+
+    kind             `start` began it, `resume` went on behind a cursor, `follow` came later and
+                     began at its beginning; `detached` is no connection, but what the run said when
+                     the client had left that began it
+    traceparent      of the connection that began the run (W3C Trace Context), if it was observed
+    replayed_events  told again, or late: the log had them when this connection came
+    gap_events       of which it was told that they are missing
+    is_detached      of a `start`: its client left, and the run went on without
+    """
+
+    kind: ConnectionKind
+    run_id: str
+    thread_id: str
+    traceparent: str | None = None
+    replayed_events: int = 0
+    gap_events: int = 0
+    is_detached: bool = False
+
+    @property
+    def tells_run(self) -> bool:
+        """Whether its record is that of the run: what a run used is told there, and nowhere
+        else."""
+        return self.kind in ("start", "detached")
+
+
 class RunSummary(msgspec.Struct, kw_only=True):
     """One run, folded. See the module docstring for units and for what `None` means."""
 
@@ -155,6 +185,7 @@ class RunSummary(msgspec.Struct, kw_only=True):
     method: str | None = None
     transport: str = "http"
     trace: TraceIds | None = None
+    connection: RunConnection | None = None
     error: ErrorInfo | None = None
 
     # times, offsets from the start
@@ -212,7 +243,7 @@ class RunSummary(msgspec.Struct, kw_only=True):
 
     def to_dict(self) -> dict[str, Any]:
         """The public contract: JSON-ready, times in seconds, absent as `None`."""
-        return {
+        told = {
             "status": str(self.status),
             "http_status": self.http_status,
             "dialect": self.dialect,
@@ -255,6 +286,9 @@ class RunSummary(msgspec.Struct, kw_only=True):
             "issues": [{"kind": kind, "count": n} for kind, n in sorted(self.issues.items())],
             "trace_id": None if self.trace is None else self.trace.trace_id,
         }
+        if self.connection is not None:
+            told["connection"] = _connection(self.connection)
+        return told
 
     def to_json(self) -> bytes:
         """`to_dict` as one line of JSON (UTF-8, no line end)."""
@@ -286,6 +320,16 @@ def _delivery(run: RunSummary) -> dict[str, Any]:
         "dropped_events": run.dropped_events,
         "dropped_chars": run.dropped_chars,
         "joined_events": run.joined_events,
+    }
+
+
+def _connection(one: RunConnection) -> dict[str, Any]:
+    return {
+        "kind": one.kind,
+        "first_trace_id": one.traceparent and one.traceparent.split("-")[1],
+        "replayed_events": one.replayed_events,
+        "gap_events": one.gap_events,
+        "detached": one.is_detached,
     }
 
 

@@ -79,7 +79,7 @@ class Fit(IntEnum):
     YES = 2
 
 
-class Head(msgspec.Struct, frozen=True, kw_only=True):
+class Head(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is known before the first frame: the start of the response, and the request.
 
     Header names are lower-case. `request` is the JSON value of the request's body, `None` where it

@@ -1,6 +1,7 @@
 """OpenAI Chat Completions, and the many servers that speak it.
 
-Rules that hold here:
+Rules that hold here (what `openai` 3.51 accumulates from the same bytes, and what recorded servers
+send beyond its types):
 
 * The typed reading is total: every JSON value fits, since a leaf is `Any` and an object may also be
   something else. Each value is looked at where it is used; the rest of the frame stays good.

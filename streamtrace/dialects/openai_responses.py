@@ -1,6 +1,6 @@
 """OpenAI Responses: typed events about one response and its output items.
 
-Rules that hold here:
+Rules that hold here (what `openai` 3.51 types and accumulates from the same bytes):
 
 * Dispatch is on the JSON `type`; the `event:` line may be missing. The typed reading is total:
   every JSON value fits, and each is looked at where it is used.

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
-from streamtrace.core.delivery import DeliveryCounts
 from streamtrace.core.summary import Labels, TraceIds
 from streamtrace.dialects.base import Dialect
 from streamtrace.logs import WARNINGS
+from streamtrace.observe.delivery import ObservedDelivery
 
 MAX_LABEL_CHARS = 200
 MAX_TAGS = 20
@@ -45,7 +45,6 @@ class Exchange:
         "scope",
         "started_at_ns",
         "started_ns",
-        "trace",
     )
 
     def __init__(
@@ -60,13 +59,12 @@ class Exchange:
         self.root_path = scope.get("app_root_path", scope.get("root_path", ""))
         self.started_ns = started_ns
         self.started_at_ns = started_at_ns
-        self.trace = trace
         self.body_parts: list[bytes] | None = []  # None once it was read
         self.body_bytes = 0
         self.disconnected_ns: int | None = None
         self.finished = False
         self.labels: Labels | None = None
-        self.delivery = DeliveryCounts()
+        self.delivery = ObservedDelivery(headers=self.headers, trace=trace)
         self.dialect: str | Dialect | None = None
 
     def is_of(self, scope: Any) -> bool:

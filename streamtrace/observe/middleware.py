@@ -19,6 +19,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import Token
+from functools import partial
 from typing import Any
 
 from streamtrace.core.content import MAX_CONTENT_BYTES
@@ -49,6 +50,98 @@ MAX_REQUEST_BYTES = 256 * 1024
 FLUSH_TIMEOUT_S = 5.0
 
 _clock = time.perf_counter_ns
+
+
+class _HttpPath:
+    """One request and its response: all messages but the chunks of bytes of an open stream.
+
+    Those are noted by the closure `send`, which is written out for them; all else has slots here,
+    and not cells of closures: fewer objects per stream for the garbage collector to walk through.
+    """
+
+    __slots__ = ("_exchange", "_max_request_bytes", "_open", "_receive", "_send", "_tap", "stream")
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        open_stream: Callable[[Message], Stream | None],
+        receive: Receive,
+        send: Send,
+        max_request_bytes: int,
+    ) -> None:
+        self.stream: Stream | None = None
+        """Once the response turned out to be one."""
+        self._exchange = exchange
+        self._open: Callable[[Message], Stream | None] | None = open_stream  # until it is decided
+        self._receive = receive
+        self._send = send
+        self._max_request_bytes = max_request_bytes
+        self._tap = SHUT
+
+    async def receive(self) -> Message:
+        """Pass the message on."""
+        message = await self._receive()
+        kind = message.get("type")
+        if kind == "http.disconnect":
+            self._exchange.disconnected_ns = _clock()
+        elif kind == "http.request":
+            self._exchange.note_body(message.get("body"), self._max_request_bytes)
+        return message
+
+    def send(self) -> Send:
+        """Passes messages on, and notes the chunks of bytes of an open stream."""
+        send = self._send
+        tap, note, note_sent = SHUT, SHUT.note, SHUT.note_sent
+
+        async def observed_send(message: Message) -> None:
+            nonlocal tap, note, note_sent
+            try:
+                body = message["body"]
+                more_body = message["more_body"]
+                size = len(body) + ENTRY_BYTES
+            except (KeyError, TypeError):
+                more_body = False
+            if (
+                not more_body
+                or body.__class__ is not bytes
+                or (tap.room_bytes < size and not tap.make_room(size))
+            ):
+                await self._send_unusual(message)
+                tap = self._tap
+                note, note_sent = tap.note, tap.note_sent
+                return
+            tap.room_bytes -= size
+            at_ns = _clock()
+            note(at_ns)
+            note(body)
+            try:
+                await send(message)
+            except OSError:
+                self._exchange.disconnected_ns = at_ns
+                raise
+            finally:
+                note_sent(_clock())
+
+        return observed_send
+
+    async def _send_unusual(self, message: Message) -> None:
+        """The head, the end, what does not fit, and what is no chunk of bytes."""
+        tap, kind = self._tap, message.get("type")
+        if tap is not SHUT and kind == "http.response.body":
+            at_ns = _clock()
+            is_noted = tap.push(at_ns, message.get("body", b""))
+            await _timed(self._send, message, at_ns, self._exchange, tap, is_noted=is_noted)
+            if not message.get("more_body", False):
+                assert self.stream is not None
+                self._tap = SHUT
+                self.stream.final(at_ns, self._exchange.gone_ns(at_ns))
+            return
+        if self._open is not None and kind == "http.response.start":
+            opening, self._open = self._open, None
+            self.stream = opening(message)
+            if self.stream is not None:
+                self._tap = self.stream.tap
+        await self._send(message)
 
 
 class StreamTraceMiddleware:
@@ -205,77 +298,21 @@ class StreamTraceMiddleware:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = self._exchange(scope)
-        stream: Stream | None = None  # while it goes on
-        sent: Stream | None = None  # once its final body is with the server
-        undecided = True
-        tap, note, note_sent = SHUT, SHUT.note, SHUT.note_sent  # of `stream`
-
-        async def observed_receive() -> Message:
-            message = await receive()
-            kind = message.get("type")
-            if kind == "http.disconnect":
-                exchange.disconnected_ns = _clock()
-            elif kind == "http.request":
-                exchange.note_body(message.get("body"), self._max_request_bytes)
-            return message
-
-        async def observed_send(message: Message) -> None:
-            try:
-                body = message["body"]
-                more_body = message["more_body"]
-                size = len(body) + ENTRY_BYTES
-            except (KeyError, TypeError):
-                more_body = False
-            if (
-                not more_body
-                or body.__class__ is not bytes
-                or (tap.room_bytes < size and not tap.make_room(size))
-            ):
-                await unusual_send(message)
-                return
-            tap.room_bytes -= size
-            at_ns = _clock()
-            note(at_ns)
-            note(body)
-            try:
-                await send(message)
-            except OSError:
-                exchange.disconnected_ns = at_ns
-                raise
-            finally:
-                note_sent(_clock())
-
-        async def unusual_send(message: Message) -> None:
-            """The head, the end, what does not fit, and what is no chunk of bytes."""
-            nonlocal stream, sent, undecided, tap, note, note_sent
-            if stream is None:
-                if undecided and message.get("type") == "http.response.start":
-                    undecided = False
-                    stream = self._open(exchange, scope, http_opening, message)
-                    if stream is not None:
-                        tap = stream.tap
-                        note, note_sent = tap.note, tap.note_sent
-                await send(message)
-                return
-            if message["type"] != "http.response.body":
-                await send(message)
-                return
-            at_ns = _clock()
-            is_noted = tap.push(at_ns, message.get("body", b""))
-            await _timed(send, message, at_ns, exchange, tap, is_noted=is_noted)
-            if not message.get("more_body", False):
-                observed, stream, sent = stream, None, stream
-                tap = SHUT
-                observed.final(at_ns, exchange.gone_ns(at_ns))
-
+        path = _HttpPath(
+            exchange,
+            partial(self._open, exchange, scope, http_opening),
+            receive,
+            send,
+            self._max_request_bytes,
+        )
         tokens = _enter(exchange)
         try:
-            await self.app(scope, observed_receive, observed_send)
+            await self.app(scope, path.receive, path.send())
         except BaseException as error:
-            _end(stream or sent, exchange, error)
+            _end(path.stream, exchange, error)
             raise
         else:
-            _end(stream or sent, exchange)
+            _end(path.stream, exchange)
         finally:
             _leave(exchange, tokens)
 
@@ -356,9 +393,7 @@ class StreamTraceMiddleware:
                     head=head,
                     method=scope.get("method"),
                     parse=parse,
-                    trace=exchange.trace
-                    or trace_context.current_span()
-                    or trace_context.from_headers(exchange.headers or ()),
+                    trace=exchange.delivery.trace_ids(),
                     route=route,
                 ),
                 self._settings,

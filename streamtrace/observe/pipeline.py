@@ -192,6 +192,7 @@ class Pipeline:
     def lose(self, chunks: int, lost_bytes: int) -> None:
         """Chunks of the body that nobody kept. The parser goes on at the next boundary."""
         self._template = self._candidate = None
+        self.body_bytes += lost_bytes  # they were sent
         self.lost_chunks += chunks
         self.lost_bytes += lost_bytes
         if self._parser is not None:

@@ -4,8 +4,11 @@ Rules that hold here:
 
 * One pump per event loop, and no task: it is a callback that the loop calls while there is work,
   and nothing at all while there is none.
+* It works in rounds: it waits a little, so that it finds many chunks at once, and then works off
+  the streams that waited. What comes to a stream meanwhile waits for the next round, or there would
+  be a round for each chunk as soon as the streams are many. A stream that ended, or of which much
+  came, waits for no round.
 * It works at most SLICE_NS at a time, then lets everything else run; streams take turns.
-* It waits a little before it begins, so that it finds many chunks at once; less where many come.
 * It runs in a context of its own: a request that happened to wake it is neither seen by the sinks
   nor kept alive.
 * On a loop that is closed, or is not asyncio's, there is nobody to call back: the work is done at
@@ -26,7 +29,7 @@ from streamtrace.observe.tap import Budget
 from streamtrace.observe.tcp_diag import TcpDiag
 
 SLICE_NS = 500_000
-INTERVAL_S = 0.1
+INTERVAL_S = 0.25
 """How long chunks may wait: what a piece of work costs by itself is then shared by several."""
 LINGER_S = 1.0
 """How long a stream whose final body was sent waits for its app to return, or to raise."""
@@ -55,17 +58,22 @@ class Pump:
         self._loop = loop
         self._clock = clock
         self._context = Context()
-        self._ready: OrderedDict[Worker, None] = OrderedDict()  # each waits once
+        self._waiting: OrderedDict[Worker, None] = OrderedDict()  # for the next round
+        self._ready: OrderedDict[Worker, None] = OrderedDict()  # in this one
         self._armed = False
         self._soon = False
 
     def add(self, worker: Worker, *, soon: bool = False) -> None:
         """There is work; `soon` where nothing more is going to come."""
-        self._ready[worker] = None
-        if soon and not self._soon:
-            self._soon = self._call_soon()
-        elif not self._armed and not self._soon:
-            self._armed = self._call_later(INTERVAL_S, self._tick) is not None
+        if soon:
+            self._waiting.pop(worker, None)
+            self._ready[worker] = None
+            if not self._soon:
+                self._soon = self._call_soon()
+        elif worker not in self._ready:
+            self._waiting[worker] = None
+            if not self._armed:
+                self._armed = self._call_later(INTERVAL_S, self._round) is not None
 
     def later(self, callback: Callable[[], None]) -> asyncio.TimerHandle | None:
         """Call back after LINGER_S; `None` where nobody can."""
@@ -73,11 +81,23 @@ class Pump:
 
     def drain(self) -> None:
         """Work off everything now, however long it takes."""
+        self._begin_round()
         while self._ready:
             _work_off(self._next())
+            self._begin_round()
+
+    def _round(self) -> None:
+        self._armed = False
+        self._begin_round()
+        if not self._soon:  # else the last round still goes on, and this one with it
+            self._tick()
+
+    def _begin_round(self) -> None:
+        self._ready.update(self._waiting)
+        self._waiting.clear()
 
     def _tick(self) -> None:
-        self._armed = self._soon = False
+        self._soon = False
         deadline_ns = self._clock() + SLICE_NS
         try:
             while self._ready:

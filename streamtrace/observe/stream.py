@@ -19,10 +19,17 @@ from streamtrace.core.jsonio import load_json
 from streamtrace.core.outcome import StreamEnd, decide
 from streamtrace.core.request import read_request
 from streamtrace.core.sink import ContentMode, StreamInfo
-from streamtrace.core.summary import Labels, RequestFacts, RunSummary, TraceIds
+from streamtrace.core.summary import (
+    Labels,
+    RequestFacts,
+    RunConnection,
+    RunSummary,
+    TraceIds,
+)
 from streamtrace.dialects.base import Dialect, Head
 from streamtrace.logs import WARNINGS
 from streamtrace.observe.client_lag import NOT_ASKED, ClientLag
+from streamtrace.observe.delivery import Rest
 from streamtrace.observe.exchange import Exchange
 from streamtrace.observe.fanout import Fanout
 from streamtrace.observe.pipeline import Pipeline
@@ -34,7 +41,7 @@ PIECE_BYTES = 16 * 1024
 """Most bytes decoded between two looks at the clock; about a fifth of a millisecond."""
 
 
-class Opening(msgspec.Struct, kw_only=True):
+class Opening(msgspec.Struct, kw_only=True, gc=False):
     """What the path knew when the response turned out to be a stream."""
 
     head: Head
@@ -268,6 +275,9 @@ class Stream:
             transport=opening.head.transport,
             http_status=opening.head.status,
             trace=opening.trace,
+            connection=None
+            if exchange.delivery.connection is None
+            else exchange.delivery.connection.kind,
         )
         settings.fanout.start(self._info)
 
@@ -309,6 +319,8 @@ class Stream:
         labels = self._labels(pipeline.machine.agent)
         summary = pipeline.close(end, labels=labels, **self._facts())
         summary.thread_id = summary.thread_id or self._request.thread_id
+        if summary.connection is not None:
+            _belong(summary, summary.connection)
         if self._settings.price is not None:
             try:
                 self._settings.price(summary)
@@ -362,8 +374,11 @@ class Stream:
 
     def _tell(self, summary: RunSummary) -> None:
         assert self._info is not None
+        settings, info, delivery = self._settings, self._info, self._exchange.delivery
         self._done()
-        self._settings.fanout.end(self._info, summary, self._modes)
+        settings.fanout.end(info, summary, self._modes)
+        if summary.connection is not None and summary.connection.is_detached:
+            delivery.told(Rest(settings.fanout, info, self._modes, settings.price, summary))
 
     def _done(self) -> None:
         self._exchange = _DONE
@@ -391,7 +406,19 @@ def _delivered(counts: DeliveryCounts) -> dict[str, Any]:
         "dropped_events": counts.dropped_events,
         "dropped_chars": counts.dropped_chars,
         "joined_events": counts.joined_events,
+        "connection": counts.connection,
     }
+
+
+def _belong(summary: RunSummary, connection: RunConnection) -> None:
+    """To a run that others tell of as well: a stream that begins in its middle does not say which,
+    and what the run used is told by the connection that began it."""
+    summary.run_id = summary.run_id or connection.run_id
+    summary.thread_id = summary.thread_id or connection.thread_id
+    if not connection.tells_run:
+        summary.usage, summary.usage_by_model, summary.cost_usd = None, [], None
+        for one in summary.generations:
+            one.usage = one.cost_usd = None
 
 
 _DONE: Any = Exchange({"headers": ()}, 0, 0, None)

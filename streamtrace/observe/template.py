@@ -33,7 +33,7 @@ MAX_TRIES = 16
 _string = msgspec.json.Decoder(str).decode
 
 
-class Template(msgspec.Struct, frozen=True):
+class Template(msgspec.Struct, frozen=True, gc=False):
     """The bytes around the text, and what such a chunk says."""
 
     before: bytes

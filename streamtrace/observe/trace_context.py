@@ -53,5 +53,20 @@ def from_headers(headers: Iterable[tuple[bytes, bytes]]) -> TraceIds:
     return TraceIds(trace_id=_new_id(128), span_id=_new_id(64))
 
 
+def child_of(trace: TraceIds) -> TraceIds:
+    """Ids of a span below that one."""
+    return TraceIds(
+        trace_id=trace.trace_id,
+        span_id=_new_id(64),
+        parent_span_id=trace.span_id,
+        sampled=trace.sampled,
+    )
+
+
+def traceparent(trace: TraceIds) -> str:
+    """As a header of W3C Trace Context, level 1."""
+    return f"00-{trace.trace_id}-{trace.span_id}-{'00' if trace.sampled is False else '01'}"
+
+
 def _new_id(bits: int) -> str:
     return f"{_random.getrandbits(bits) or 1:0{bits // 4}x}"

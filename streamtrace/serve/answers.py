@@ -21,7 +21,7 @@ import msgspec
 from streamtrace.core.errors import Refusal
 
 if TYPE_CHECKING:
-    from starlette.types import Scope, Send
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 _NAME = re.compile(r"[A-Za-z0-9-]+")
 _VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
@@ -48,6 +48,18 @@ async def send_refusal(refusal: Refusal, scope: Scope, send: Send) -> None:
             return
     value = {"error": {"type": refusal.code, "message": refusal.message}}
     await send_json(value, send, refusal.status, refusal.headers, prefix=prefix)
+
+
+async def refused(request: Any, refusal: Refusal) -> ASGIApp:
+    """Starlette's and FastAPI's handler for refusals that a route of yours raises.
+
+    FastAPI(exception_handlers={Refusal: refused})
+    """
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await send_refusal(refusal, scope, send)
+
+    return answer
 
 
 async def send_json(

@@ -22,7 +22,7 @@ _SECRET_HEADERS = frozenset(
 )
 _THREAD_KEYS = ("thread_id", "threadId")
 _RUN_KEYS = ("run_id", "runId")
-_MESSAGE_KEYS = ("message", "text")
+_MESSAGE_KEYS = ("message", "text", "query")
 
 
 def context_of(

@@ -36,7 +36,7 @@ GRANULARITY_PARAMETER = "granularity"
 
 NotFound = Refusal(404, "not_found", "There is no such run.")
 _METHOD = Refusal(405, "method_not_allowed", "This method is not served here.", {"Allow": "POST"})
-_BUSY = Refusal(409, "run_exists", "A run of this id is under way.")
+RunTaken = Refusal(409, "run_exists", "A run of this id is under way.")
 _GRANULARITY = Refusal(400, "unknown_granularity", "This granularity is not served here.")
 _DIALECT = Refusal(400, "unknown_dialect", "This vocabulary is not served here.")
 
@@ -90,14 +90,17 @@ class Door(msgspec.Struct, frozen=True, kw_only=True):
     @contextlib.asynccontextmanager
     async def admitted(self, user: User | None, scope: Scope) -> AsyncIterator[None]:
         """For the time of a stream. Raises Refusal if the user asks too often, or for too much."""
-        address = address_of(scope)
-        if self.rate is not None:
-            await self.rate.check(user, address)
+        await self.count(user, scope)
         if self.concurrency is None:
             yield
         else:
-            async with self.concurrency.slot(user, address):
+            async with self.concurrency.slot(user, address_of(scope)):
                 yield
+
+    async def count(self, user: User | None, scope: Scope) -> None:
+        """One more run of this user. Raises Refusal if that is too often."""
+        if self.rate is not None:
+            await self.rate.check(user, address_of(scope))
 
 
 class Endpoint:
@@ -129,7 +132,7 @@ class Endpoint:
             raise ConfigError("dialects is empty: give at least one")
         self.runs = runs or Runs()
         self.delivery = delivery
-        self._agent = agent
+        self.agent = agent
         self._settings = settings
         self._door = door
         self._allow_get = allow_get
@@ -139,7 +142,8 @@ class Endpoint:
         """Answer one request."""
         async with contextlib.AsyncExitStack() as held:
             try:
-                dialect, run = await self._start(scope, receive, held)
+                dialect, context, settings = await self.open(scope, receive, held)
+                run = begin(self.runs, self.agent, context, settings)
             except Refusal as refusal:
                 await self.refuse(refusal, scope, send)
             except Disconnected:
@@ -163,9 +167,10 @@ class Endpoint:
         """Tell the run to the client."""
         await EventStream(run, dialect, delivery=self.delivery)(scope, receive, send)
 
-    async def _start(
+    async def open(
         self, scope: Scope, receive: Receive, held: contextlib.AsyncExitStack
-    ) -> tuple[Dialect, Run]:
+    ) -> tuple[Dialect, RunContext, Settings]:
+        """What is asked, by whom: let in, and read. Raises Refusal, Disconnected."""
         method = scope["method"]
         if method != "POST" and not (self._allow_get and method == "GET"):
             raise _METHOD
@@ -183,7 +188,7 @@ class Endpoint:
         settings = self.settings_of(context)
         if filters:
             settings = msgspec.structs.replace(settings, filters=(*settings.filters, *filters))
-        return dialect, begin(self.runs, self._agent, context, settings)
+        return dialect, context, settings
 
     def _dialect(self, name: str | None) -> Dialect:
         if name is None:
@@ -203,15 +208,19 @@ def _filters(granularity: str | None) -> tuple[Callable[[object], Stage], ...]:
 
 
 def begin(runs: Runs, agent: Agent, context: RunContext, settings: Settings) -> Run:
-    """Start a run. Raises Refusal: 503 while the server drains, 409 for an id under way."""
+    """Start a run. Raises Refusal: 503 while the server drains, 409 for an id under way, 400 for
+    what is no id."""
     try:
         return runs.start(agent, context, settings)
     except Draining as draining:
-        raise retry_later(
-            503, "draining", "The server is shutting down.", draining.retry_after_s
-        ) from None
+        raise shut(draining) from None
     except KeyError:
-        raise _BUSY from None
+        raise RunTaken from None
+
+
+def shut(draining: Draining) -> Refusal:
+    """The answer of a server that shuts down."""
+    return retry_later(503, "draining", "The server is shutting down.", draining.retry_after_s)
 
 
 class StopEndpoint:

@@ -16,11 +16,23 @@ from streamtrace.dialects.base import Dialect
 from streamtrace.serve.agentflow import GRANULARITIES, Granularities, GraphStop, GraphStream
 from streamtrace.serve.asked import context_of
 from streamtrace.serve.auth import Auth
+from streamtrace.serve.client_js import ClientJs
 from streamtrace.serve.context import Agent, RunContext
 from streamtrace.serve.drain import draining
 from streamtrace.serve.endpoint import Door, Endpoint, Rate, Slots, StopEndpoint
+from streamtrace.serve.log.base import EventLog
+from streamtrace.serve.log.memory import MemoryLog
+from streamtrace.serve.log.runs import MAX_FOLLOWERS, LoggedRuns
 from streamtrace.serve.openai_api import ChatCompletions, Models
 from streamtrace.serve.response import Delivery
+from streamtrace.serve.resume import (
+    RunEvents,
+    RunsEndpoint,
+    RunStatus,
+    StopRun,
+    ThreadEvents,
+    logged_settings,
+)
 from streamtrace.serve.run import Settings
 from streamtrace.serve.runs import Runs
 from streamtrace.serve.websocket import WebSocketEndpoint
@@ -79,6 +91,49 @@ class AgentRouter:
         )
         self.routes.append(Route(path, endpoint))
         self.routes.append(Route(f"{path}/{{run_id}}/stop", StopEndpoint(self.runs, self.door)))
+        return self
+
+    def resumable(
+        self,
+        prefix: str,
+        agent: Agent,
+        dialects: str | Dialect | Sequence[str | Dialect] = "ag-ui",
+        *,
+        log: EventLog | None = None,
+        settings: Settings | None = None,
+        delivery: Delivery | None = None,
+        max_followers: int = MAX_FOLLOWERS,
+        read: Callable[..., RunContext] = context_of,
+    ) -> Self:
+        """Runs that outlive their connection, under `prefix`: see docs/resume.md.
+
+        `log`: where they are kept; by default in memory. It is closed behind a drain.
+        `max_followers`: of one run, in this process. Without `settings` of their own they go on
+        when their client leaves.
+        """
+        logged = LoggedRuns(
+            self.runs, MemoryLog() if log is None else log, max_followers=max_followers
+        )
+        delivery = delivery or self.delivery
+        start = RunsEndpoint(
+            agent,
+            dialects,
+            logged=logged,
+            settings=logged_settings(settings, self.settings),
+            delivery=delivery,
+            door=self.door,
+            read=read,
+        )
+        shared = (logged, start.dialects, self.door, delivery)
+        run = f"{prefix}/runs/{{run_id}}"
+        self.routes += [
+            Route(f"{prefix}/runs", start),
+            Route(f"{run}/events", RunEvents(*shared)),
+            Route(f"{run}/stop", StopRun(*shared)),
+            Route(run, RunStatus(*shared)),
+            Route(f"{prefix}/threads/{{thread_id}}/events", ThreadEvents(*shared)),
+        ]
+        self._closing.append(logged.aclose)
         return self
 
     def agui(
@@ -186,6 +241,11 @@ class AgentRouter:
             door=self.door,
         )
         self.routes.append(WebSocketRoute(path, endpoint))
+        return self
+
+    def client_js(self, path: str = "/streamtrace.js") -> Self:
+        """The browser's client of `resumable` runs, an ES module at `path`, for everybody."""
+        self.routes.append(Route(path, ClientJs()))
         return self
 
     async def drain(self, timeout_s: float | None = None) -> None:

@@ -178,6 +178,11 @@ class Run:
             self._task.cancel()
         return True
 
+    @property
+    def on_disconnect(self) -> Literal["cancel", "continue"] | float:
+        """What becomes of it when its client leaves."""
+        return self._settings.on_disconnect
+
     def client_left(self) -> None:
         """The client is gone: do what the settings say."""
         if self.disconnected_ns is None:

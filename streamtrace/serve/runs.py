@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Hashable
 
 from streamtrace.core.errors import ConfigError, StreamTraceError
-from streamtrace.serve.context import Agent, RunContext, StopReason
+from streamtrace.serve.body import checked_id
+from streamtrace.serve.context import Agent, CancelToken, RunContext, StopReason
 from streamtrace.serve.run import Run, Settings
 
 DRAIN_TIMEOUT_S = 20.0
@@ -35,7 +37,9 @@ class Runs:
         if drain_timeout_s < 0:
             raise ConfigError(f"drain_timeout_s must not be negative, got {drain_timeout_s}")
         self.drain_timeout_s = drain_timeout_s
-        self._active: dict[str, Run] = {}
+        self.draining = CancelToken()
+        """Set when `drain` begins."""
+        self._active: dict[Hashable, Run] = {}
         self._deadline_s: float | None = None
 
     @property
@@ -48,16 +52,34 @@ class Runs:
         """Whether no more are started."""
         return self._deadline_s is not None
 
-    def start(self, agent: Agent, context: RunContext, settings: Settings) -> Run:
-        """Begin a run. Raises Draining, and KeyError for an id that is under way."""
-        if self._deadline_s is not None:
-            raise Draining(max(1.0, self._deadline_s - time.monotonic()))
-        if context.run_id in self._active:
-            raise KeyError(context.run_id)
-        run = self._active[context.run_id] = Run(agent, context, settings)
-        run.finished.add_done_callback(lambda _: self._active.pop(context.run_id, None))
+    def start(
+        self,
+        agent: Agent,
+        context: RunContext,
+        settings: Settings,
+        *,
+        known_as: Hashable | None = None,
+    ) -> Run:
+        """Begin a run. Raises Draining, KeyError for an id that is under way, and Refusal (400) for
+        one that may not stand in a header.
+
+        `known_as`: for those who keep runs under more than their id, and find them themselves.
+        """
+        self.check_open()
+        for given in (context.run_id, context.thread_id):
+            checked_id(given)
+        key = context.run_id if known_as is None else known_as
+        if key in self._active:
+            raise KeyError(key)
+        run = self._active[key] = Run(agent, context, settings)
+        run.finished.add_done_callback(lambda _: self._active.pop(key, None))
         run.start()
         return run
+
+    def check_open(self) -> None:
+        """Raises Draining if no run is started any more."""
+        if self._deadline_s is not None:
+            raise Draining(max(1.0, self._deadline_s - time.monotonic()))
 
     def get(self, run_id: str) -> Run | None:
         """The run of that id, while it is under way."""
@@ -73,6 +95,7 @@ class Runs:
         if self._deadline_s is None:
             wait_s = self.drain_timeout_s if timeout_s is None else timeout_s
             self._deadline_s = time.monotonic() + wait_s
+            self.draining.set("drained")
             for run in self.active:
                 run.context.draining.set("drained")
         left_s = self._deadline_s - time.monotonic()

@@ -11,6 +11,8 @@ Rules that hold here:
 * One run at a time. Who asks for another meanwhile gets an error message, and the run goes on.
 * Messages are bounded, and read while a run is under way: `stop` does not wait for its turn.
 * The connection outlives its runs; it ends when the client leaves, or is too slow.
+* Each run counts for the door's rate, the first at the handshake. A connection has one of the
+  door's slots for as long as it is open.
 """
 
 from __future__ import annotations
@@ -82,14 +84,19 @@ class WebSocketEndpoint:
         self, asked: AuthRequest, user: User | None, scope: Scope, receive: Receive, send: Send
     ) -> None:
         await send({"type": "websocket.accept"})
+        is_counted = True  # the first, at the handshake
 
-        def start(value: dict[str, Any]) -> Run:
+        async def start(value: dict[str, Any]) -> Run:
+            nonlocal is_counted
             context = self._read(
                 value,
                 headers=asked.headers,
                 path_params=scope.get("path_params", {}),
                 user=user,
             )
+            if not is_counted:
+                await self._door.count(user, scope)
+            is_counted = False
             return begin(self.runs, self._agent, context, self._settings)
 
         await _Connection(self, start, receive, send).serve()
@@ -113,7 +120,7 @@ class _Connection:
     def __init__(
         self,
         endpoint: WebSocketEndpoint,
-        start: Callable[[dict[str, Any]], Run],
+        start: Callable[[dict[str, Any]], Awaitable[Run]],
         receive: Receive,
         send: Send,
     ) -> None:
@@ -161,7 +168,7 @@ class _Connection:
         try:
             while (message := await self._receive())["type"] != "websocket.disconnect":
                 try:
-                    self._obey(self._value(message))
+                    await self._obey(self._value(message))
                 except Refusal as refusal:
                     error = {"type": refusal.code, "message": refusal.message}
                     await self._text(dump_json({"type": "error", "error": error}))
@@ -178,14 +185,14 @@ class _Connection:
             raise _MALFORMED
         return value
 
-    def _obey(self, value: dict[str, Any]) -> None:
+    async def _obey(self, value: dict[str, Any]) -> None:
         if value.get("type") == "stop":
             if self._run is not None:
                 self._run.stop("stopped")
         elif self._run is not None:
             raise _BUSY
         else:
-            self._run = self._start(value)
+            self._run = await self._start(value)
             self._asked.put_nowait(self._run)
 
     async def _gone(self) -> None:

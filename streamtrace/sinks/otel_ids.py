@@ -18,12 +18,14 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.trace import (
     INVALID_SPAN,
+    Link,
     NonRecordingSpan,
     SpanContext,
     TraceFlags,
     set_span_in_context,
 )
 
+from streamtrace.core.spans import SpanLink
 from streamtrace.core.summary import TraceIds
 from streamtrace.sinks.otlp import SpanIds
 
@@ -82,6 +84,11 @@ def parent_context(ids: TraceIds | None) -> Context:
         trace_flags=TraceFlags(flags),
     )
     return set_span_in_context(NonRecordingSpan(parent), Context())
+
+
+def link_to(link: SpanLink) -> Link:
+    """A link to a span of another process, or of another time."""
+    return Link(SpanContext(int(link.trace_id, 16), int(link.span_id, 16), is_remote=True))
 
 
 def root_ids(ids: TraceIds | None, made: IdGenerator) -> SpanIds:

@@ -38,7 +38,7 @@ from opentelemetry.trace import (
 
 from streamtrace.core.spans import SpanRecord, project
 from streamtrace.core.summary import RunSummary
-from streamtrace.sinks.otel_ids import PromisedIds, parent_context, promised
+from streamtrace.sinks.otel_ids import PromisedIds, link_to, parent_context, promised
 from streamtrace.sinks.otlp import MAX_BYTES_PER_REQUEST, about_bytes, packed
 
 if TYPE_CHECKING:
@@ -169,6 +169,7 @@ def _start(tracer: trace.Tracer, record: SpanRecord, context: Context) -> trace.
         context=context,
         kind=_KINDS[record.kind],
         attributes=record.attributes,
+        links=[link_to(one) for one in record.links],
         start_time=record.start_ns,
     )
     for event in record.events:

@@ -100,6 +100,7 @@ def _encode(ids: SpanIds, record: SpanRecord) -> bytes:
         end_ns=record.end_ns,
         attributes=record.attributes,
         events=record.events,
+        links=record.links,
         error=record.error,
     )
 
@@ -113,4 +114,8 @@ def _decides_by_root(sampler: Sampler) -> bool:
 def _cuts_nothing(limits: SpanLimits) -> bool:
     counts = (limits.max_span_attributes, limits.max_events, limits.max_event_attributes)
     lengths = (limits.max_span_attribute_length, limits.max_attribute_length)
-    return lengths == (None, None) and all(n is None or n >= MAX_ATTRIBUTES for n in counts)
+    return (
+        lengths == (None, None)
+        and all(n is None or n >= MAX_ATTRIBUTES for n in counts)
+        and (limits.max_links is None or limits.max_links >= 1)
+    )

@@ -42,6 +42,18 @@ class SpanIds(NamedTuple):
     is_remote: bool = False
 
 
+class Link(Protocol):
+    """Another span, by its ids as lower-case hex."""
+
+    @property
+    def trace_id(self) -> str:
+        """Of its trace."""
+
+    @property
+    def span_id(self) -> str:
+        """Its own."""
+
+
 class Event(Protocol):
     """A moment inside a span."""
 
@@ -69,6 +81,7 @@ def encode_span(
     end_ns: int,
     attributes: Mapping[str, Any],
     events: Sequence[Event] = (),
+    links: Iterable[Link] = (),
     error: str | None = None,
 ) -> bytes:
     """A span as a field of ScopeSpans. `error` is the description of a failed span's status."""
@@ -85,6 +98,9 @@ def encode_span(
         _add_attributes(inside, _EVENT_ATTRIBUTE, event.attributes)
         encoded = b"".join(inside)
         parts += (b"\x5a", _varint(len(encoded)), encoded)
+    for link in links:
+        parts += (b"\x6a\x21\x0a\x10", bytes.fromhex(link.trace_id))
+        parts += (b"\x12\x08", bytes.fromhex(link.span_id), _REMOTE)
     if error is None:
         parts.append(b"\x7a\x00")
     else:
@@ -119,6 +135,7 @@ _KIND_AND_TIMES = struct.Struct("<BBBQBQ").pack
 _TIME = struct.Struct("<BQ").pack
 _DOUBLE = struct.Struct("<d").pack
 _FLAGS = struct.Struct("<BBI").pack
+_REMOTE = struct.pack("<BI", 0x35, _HAS_IS_REMOTE | _IS_REMOTE)
 
 _MORE = [bytes([0x80 | low]) for low in range(128)]
 _VARINTS = [bytes([number]) for number in range(128)]

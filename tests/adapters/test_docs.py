@@ -25,7 +25,7 @@ from streamtrace.serve.agents import events_of
 
 PAGE = "docs/adapters.md"
 BLOCKS = python_blocks(PAGE)
-ELSEWHERE = {"OpenAI Agents", "Google ADK"}  # run by the scripts of `frameworks`
+ELSEWHERE = {"OpenAI Agents", "Google ADK", "AgentFlow"}  # run by the scripts of `frameworks`
 
 
 async def said_by(block: str, asked: str = "weather", **names: Any) -> Events:

@@ -10,13 +10,16 @@ from pathlib import Path
 import genai_prices
 import pytest
 from support import command
+from support.recordings import RECORDED
 
 from streamtrace.cli.main import main
+from streamtrace.cli.text import clean
 from streamtrace.core.jsonio import dump_json
+from streamtrace.dialects.detect import BUILT_IN
 from streamtrace.observe.offline import summarize
 
-RECORDINGS = sorted((command.ROOT / "tests" / "recordings").glob("*.sse"))
-KNOWN = {"ag-ui", "anthropic", "openai-chat", "openai-responses"}
+RECORDINGS = [stream.path for stream in RECORDED]
+KNOWN = {dialect.name for dialect in BUILT_IN}
 
 
 def dialect_of(recording: Path) -> str:
@@ -29,20 +32,36 @@ def test_a_recording_becomes_json(capsys, recording):
     line = capsys.readouterr().out
     run = json.loads(line)
     assert line.count("\n") == 1
-    if dialect_of(recording) in KNOWN:
-        assert run["dialect"] == dialect_of(recording)
+    known = dialect_of(recording) in KNOWN
+    assert run["dialect"] == (dialect_of(recording) if known else "unknown")
     assert run["frames"] > 0
     assert run["bytes"] == recording.stat().st_size
 
 
 @pytest.mark.parametrize("recording", RECORDINGS, ids=lambda path: path.stem)
-def test_a_recording_is_drawn(capsys, monkeypatch, recording):
-    monkeypatch.setenv("COLUMNS", "100")
+def test_a_recording_is_drawn_so_that_it_can_be_read(capsys, monkeypatch, recording):
+    monkeypatch.setenv("COLUMNS", "120")
     assert main(["inspect", str(recording)]) == 0
     out = capsys.readouterr().out
-    assert f" · {dialect_of(recording)}" in out or dialect_of(recording) not in KNOWN
     assert "a recording has no times" in out
     assert "\x1b" not in out
+    main(["inspect", str(recording), "--json"])
+    run = json.loads(capsys.readouterr().out)
+    assert f"{run['status'].replace('_', ' ')}" in out.splitlines()[1]
+    assert f" · {run['dialect']}" in out
+    rows = [line for line in out.splitlines() if line.startswith(("  ├ ", "  └ "))]
+    for part in [*run["generations"], *run["tool_calls"]][:10]:
+        name = part.get("name") or part.get("model") or ""
+        assert any(clean(name)[:20] in row for row in rows)
+    assert all(row.split()[-1] in {"B", "kB", "MB", "asked", "more"} for row in rows)
+    for step in run["steps"][:3]:
+        assert clean(step["name"])[:20] in out
+    if run["error"] is not None:
+        assert clean(run["error"]["type"]) in out
+        if run["error"]["message"]:
+            assert f"error: {clean(run['error']['message'])[:60]}" in out
+    said = next((one["text"] for one in reversed(run["generations"]) if one["text"]), "")
+    assert clean(said)[:60].strip() in " ".join(out.split())
 
 
 def test_times_that_nobody_knows_are_null(capsys):

@@ -14,6 +14,7 @@ from support.summaries import (
     failed_run,
     generation,
     lossy_run,
+    resumed_run,
     tool_call,
     without_content,
 )
@@ -51,8 +52,9 @@ def leaves(value: Any, path: str = "") -> list[tuple[str, Any]]:
 
 
 def test_the_page_lists_exactly_the_fields_of_the_record():
-    """Two runs that together have every field: nothing missing on the page, nothing made up."""
-    told = {path for run in (lossy_run(), failed_run()) for path, _ in leaves(run.to_dict())}
+    """Runs that together have every field: nothing missing on the page, nothing made up."""
+    runs = (lossy_run(), failed_run(), resumed_run())
+    told = {path for run in runs for path, _ in leaves(run.to_dict())}
     told -= {"usage", "error", "delivery"}  # as a whole null in one of the two
 
     assert told == set(documented())

@@ -34,7 +34,10 @@ BY_NAME = {metric.name: metric for metric in METRICS}
 OTHERS = {"process_resident_memory_bytes", "process_cpu_seconds_total", "ALERTS"}
 """Series of others: of prometheus_client's process collector, and of Prometheus itself."""
 
-IN_NO_PANEL: dict[str, str] = {}
+IN_NO_PANEL = {
+    "streamtrace_lost_chunks_total": "chunks have any size; the lost bytes, and their share of"
+    " all bytes, are shown instead",
+}
 """Metrics that no panel and no rule shows, with the reason."""
 
 each_page = pytest.mark.parametrize("page", PAGES.values(), ids=list(PAGES))
@@ -93,6 +96,20 @@ def test_each_panel_says_what_it_is_and_what_to_do(page):
             units += [one["value"] for one in override["properties"] if one["id"] == "unit"]
         assert any(units), panel["title"]
         assert panel["type"] in (*NEEDS_UNIT, "state-timeline", "table")
+
+
+@each_page
+def test_a_description_names_panels_runbooks_and_files_that_are_there(page):
+    headings = {one["title"] for one in page["panels"]}
+    for panel in panels(page):
+        text = panel["description"]
+        named = set(re.findall(r"(?<= )'([A-Z][^']+)'", text))
+        assert named <= headings, panel["title"]
+        assert panel["title"] not in named
+        runbooks = set(re.findall(r"Streamtrace[A-Z]\w+", text))
+        assert runbooks <= {rule["alert"] for rule in ALERTS}, panel["title"]
+        for path in re.findall(r"docs/[a-z-]+\.md", text):
+            assert (ROOT / path).exists(), path
 
 
 @each_page

@@ -154,6 +154,10 @@ FINISHED = {"type": "RUN_FINISHED", "threadId": "t", "runId": "r"}
         ([ev.State(value=None)], {"type": "STATE_SNAPSHOT", "snapshot": None}),
         ([ev.State(value=PATCH, is_delta=True)], {"type": "STATE_DELTA", "delta": PATCH}),
         ([ev.Custom(name="n", value=[1])], {"type": "CUSTOM", "name": "n", "value": [1]}),
+        (
+            [ev.Source(url="https://a.example")],
+            {"type": "CUSTOM", "name": "source", "value": {"url": "https://a.example"}},
+        ),
         ([END], {**FINISHED, "outcome": {"type": "success"}}),
         ([ev.RunCancelled(reason="x")], {**FINISHED, "outcome": {"type": "cancelled"}}),
         ([ev.RunFailed(type="c", message="x")],

@@ -372,11 +372,47 @@ def test_what_a_style_cannot_say_is_not_written(style):
     silent = [
         ev.TextDelta(text=""), ev.MessageStarted(role="assistant"), ev.StepStarted(name="s"),
         ev.StepFinished(name="s"), ev.GenerationStarted(model="m"), ev.GenerationFinished(),
-        ev.Source(url="u"), ev.State(value={}), ev.Custom(name="c"), ev.RunStarted(),
+        ev.State(value={}), ev.RunStarted(),
         ev.ReasoningStarted(), ev.ReasoningDelta(text=""), ev.ReasoningFinished(),
         ev.MessageFinished(),
     ]  # fmt: skip
     assert written(style, *silent) == b""
+
+
+def test_what_apps_tell_beside_the_answer():
+    """A word of progress stands as it is; nothing else can be taken for something known."""
+    events = [
+        ev.Custom(name="status", value={"content": "Thinking..."}),
+        ev.Custom(name="progress", value={"type": "done"}),
+        ev.Custom(name="done", value=1),
+        ev.Source(url="https://example.org", title="An example"),
+    ]
+    assert [
+        frame.json() for frame in frames_of(written(TypedJson(), ev.TextDelta(text="x"), *events))
+    ] == [
+        {"type": "token", "content": "x"},
+        {"type": "status", "content": "Thinking..."},
+        {"type": "custom", "name": "progress", "value": {"type": "done"}},
+        {"type": "custom", "name": "done", "value": 1},
+        {"type": "source", "url": "https://example.org", "title": "An example"},
+    ]
+    named = frames_of(written(Cognis(), ev.TextDelta(text="x"), *events))
+    assert [frame.event for frame in named] == ["token", "status", "custom", "custom", "source"]
+
+
+KEYS = words | st.sampled_from(["type", "event", "self", "kind", "data", "usage"])
+told_by_apps = st.recursive(
+    st.none() | words | st.integers(),
+    lambda inner: st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=4,
+)
+
+
+@each_style
+@given(name=words | st.sampled_from(["done", "error", "status", "custom"]), value=told_by_apps)
+def test_nothing_that_an_app_tells_is_read_as_part_of_the_run(style, name, value):
+    told = again(style, ev.TextDelta(text="x"), ev.Custom(name=name, value=value))
+    assert [type(one) for one in told] == [ev.TextDelta, ev.Custom]
 
 
 # --- a real client -----------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -84,7 +85,22 @@ WITH_THE_END = {"tokens", "token_parts", "usage"}
 """What some wires tell at the end only, so that a cut run does not tell it."""
 
 
+def with_sources_as_custom(run: Run) -> Run:
+    return [
+        ev.Custom(name="source", value=msgspec.to_builtins(_Told(one.url, one.title)))
+        if isinstance(one, ev.Source)
+        else one
+        for one in run
+    ]
+
+
+class _Told(msgspec.Struct, omit_defaults=True):
+    url: str | None = None
+    title: str | None = None
+
+
 SEEN_AS: dict[str, Callable[[Run], Run]] = {
+    "ag-ui": with_sources_as_custom,
     "openai-chat": left_to_the_client,
     "openai-responses": waiting_by_a_call,
     "vercel-ui": partial(given_up, why=CUT_SHORT),
@@ -100,7 +116,9 @@ MAY_END_AS: dict[tuple[str, type[ev.Event]], type[ev.Event]] = {
 
 READ_AS_CUSTOM = {
     "a2a": {"working"},  # the state of a task before anything is said
-    "ag-ui": {"TEXT_MESSAGE_CONTENT"},  # of a message that is not the assistant's
+    # Text of a message that is not the assistant's, and sources:
+    "ag-ui": {"TEXT_MESSAGE_CONTENT", "source"},
+    **{name: {"source", "custom"} for name in ("agentflow", "cognis", "generic")},
     "openai-responses": {  # that a part begins, which the first of its text tells
         "response.content_part.added",
         "response.reasoning_summary_part.added",

@@ -17,6 +17,8 @@ from support.command import ROOT, Command, environment
 from support.otlp import OtlpReceiver
 from support.servers import wait_for
 
+from streamtrace.client import RunClient
+
 EXAMPLES = ROOT / "examples"
 
 
@@ -51,10 +53,10 @@ def printed_run(command: Command) -> dict[str, Any]:
 
 
 def test_every_example_is_tested():
-    """By a test below that names its file."""
-    tested = Path(__file__).read_text("utf-8")
+    """By a test that names its file."""
+    tested = "".join(path.read_text("utf-8") for path in Path(__file__).parent.glob("test_*.py"))
     files = [path.name for path in EXAMPLES.glob("*.py")]
-    assert len(files) >= 5
+    assert len(files) >= 9
     assert [name for name in files if f'"{name}"' not in tested] == []
 
 
@@ -155,3 +157,29 @@ def test_a_sink_that_posts_what_did_not_end_well(tmp_path):
     [run] = json.loads(request.body)
     assert run["status"] == "error"
     assert (run["error"]["type"], run["error"]["message"]) == ("overloaded", None)
+
+
+async def test_a_chat_that_is_resumed(tmp_path):
+    """The page and its module are there; a client that left goes on where it was, and stops it."""
+    with started("resumable_chat.py", tmp_path / "log") as command:
+        page = httpx2.get(command.url(), timeout=30).text
+        assert 'from "/streamtrace.js"' in page
+        module = httpx2.get(f"{command.url()}/streamtrace.js", timeout=30)
+        assert module.headers["content-type"].startswith("text/javascript")
+        async with RunClient(f"{command.url()}/agents") as client:
+            told = []
+            async with client.start({"message": "Hi"}) as run:
+                async for event in run:
+                    told.append(event)
+                    if event.id == 4:
+                        break
+            async with client.follow(run.run_id, after=4) as again:
+                async for event in again:
+                    told.append(event)
+                    if event.id == 6:
+                        assert await again.stop()
+            state = await client.state(run.run_id)
+    assert [event.id for event in told] == list(range(1, len(told) + 1))
+    words = [event.json().get("delta") for event in told]
+    assert "".join(filter(None, words)).startswith("A parrot sat on ")
+    assert state["summary"]["status"] == "cancelled"

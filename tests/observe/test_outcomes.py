@@ -205,8 +205,9 @@ async def test_the_error_type_is_kept_and_the_text_is_content() -> None:
 
 async def test_a_lost_chunk_makes_a_missing_terminal_event_prove_nothing() -> None:
     sink = RecordingSink()
+    large = b"data: " + b"x" * 2000 + b"\n\n"
     middleware = StreamTraceMiddleware(
-        script(start(), body(TOKEN), body(b"data: " + b"x" * 2000 + b"\n\n"), body(more=False)),
+        script(start(), body(TOKEN), body(large), body(more=False)),
         sinks=[sink],
         max_tap_bytes=500,
     )
@@ -214,7 +215,8 @@ async def test_a_lost_chunk_makes_a_missing_terminal_event_prove_nothing() -> No
     await middleware.drain()
     [run] = sink.runs
     assert run.status == "completed"
-    assert (run.lost_chunks, run.lost_bytes) == (1, 2008)
+    assert (run.lost_chunks, run.lost_bytes) == (1, len(large))
+    assert run.body_bytes == len(TOKEN) + len(large)
 
 
 async def test_a_websocket_ends_by_close_disconnect_or_exception() -> None:

@@ -47,6 +47,7 @@ async def test_a_slice_ends_at_its_limit_and_streams_take_turns() -> None:
     one, two = (Worker(clock, 10, SLICE_NS // 2, log) for _ in range(2))
     for worker in (one, two):
         pump.add(worker)
+    pump._begin_round()
     slices = []
     while one.pieces or two.pieces:
         before = clock.now_ns
@@ -54,6 +55,24 @@ async def test_a_slice_ends_at_its_limit_and_streams_take_turns() -> None:
         slices.append(clock.now_ns - before)
     assert max(slices) <= SLICE_NS + SLICE_NS // 2
     assert log[:4] == [one, one, two, two]
+
+
+async def test_who_comes_while_a_round_is_under_way_waits_for_the_next() -> None:
+    loop = asyncio.get_running_loop()
+    clock, log = Clock(), []
+    pump = Pump(loop, Budget(), clock)
+    early, late, ended = (Worker(clock, 1, SLICE_NS, log) for _ in range(3))
+    pump.add(early)
+    pump._begin_round()
+    pump.add(late)
+    pump.add(ended)
+    pump.add(ended, soon=True)  # nothing more comes: it waits for no round
+    while pump._ready:
+        pump._tick()
+    assert log == [early, ended]
+    pump._begin_round()
+    pump._tick()
+    assert log == [early, ended, late]
 
 
 async def test_work_is_called_for_once_and_an_idle_pump_is_silent() -> None:

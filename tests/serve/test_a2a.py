@@ -297,6 +297,28 @@ async def test_a_task_lives_on_when_its_client_leaves():
     assert record.status == "disconnected"
 
 
+@versions
+async def test_a_client_that_comes_back_sees_what_was_said_and_the_end(version: str) -> None:
+    async with serving() as served, served.client(version) as client:
+        stream = client.send_message(say("wait"))
+        async for update in stream:
+            if update.HasField("artifact_update"):
+                task_id = update.artifact_update.task_id
+                break
+        await stream.aclose()
+        await served.records()
+        seen = []
+        async for update in client.subscribe(pb.SubscribeToTaskRequest(id=task_id)):
+            seen.append(update)
+            if update.HasField("task"):
+                await client.cancel_task(pb.CancelTaskRequest(id=task_id))
+        with pytest.raises(TaskNotFoundError):
+            await anext(client.subscribe(pb.SubscribeToTaskRequest(id="nobodys")))
+    assert [part.text for one in seen[0].task.artifacts for part in one.parts] == ["Hel"]
+    assert last_state(seen) == "CANCELED"
+    assert len(served.talker.runs) == 1
+
+
 async def test_a_drain_ends_what_is_under_way():
     async with serving() as served, served.client() as client:
         updates = []
@@ -377,15 +399,17 @@ async def test_tasks_are_kept_within_bounds():
 
 async def test_the_client_in_javascript():
     async with serving() as served:
-        hello, sent, failed, asked, answered, stopped = await served.js(
+        hello, sent, failed, asked, answered, stopped, left, back = await served.js(
             {"say": "hello", "stream": True},
             {"say": "weather"},
             {"say": "fail", "stream": True},
             {"say": "ask", "stream": True},
             {"say": "Tokyo", "stream": True, "goOn": True},
             {"say": "wait", "stream": True, "cancelAtText": True},
+            {"say": "wait", "stream": True, "leaveAtText": True},
+            {"follow": True, "cancelAtText": True},
         )
-        records = await served.records(5)
+        records = await served.records(7)
     done = ["TASK_STATE_SUBMITTED", "TASK_STATE_WORKING", "TASK_STATE_COMPLETED"]
     assert (hello["texts"], hello["states"]) == (["Hello"], done)
     assert (sent["texts"], sent["parts"], sent["states"]) == (
@@ -400,9 +424,14 @@ async def test_the_client_in_javascript():
     assert (asked["texts"], asked["states"][-1]) == (["Which city?"], "TASK_STATE_INPUT_REQUIRED")
     assert (answered["texts"], answered["states"][-1]) == (["So Tokyo."], done[-1])
     assert stopped["cancelled"] == stopped["states"][-1] == "TASK_STATE_CANCELED"
-    assert all(one["error"] is None for one in (hello, failed, asked, answered, stopped))
+    assert left["texts"] == back["texts"] == ["Hel"]
+    assert back["cancelled"] == back["states"][-1] == "TASK_STATE_CANCELED"
+    assert all(
+        one["error"] is None for one in (hello, failed, asked, answered, stopped, left, back)
+    )
     assert [one.status for one in records] == [
-        "completed", "error", "input_required", "completed", "cancelled",
+        "completed", "error", "input_required", "completed", "cancelled", "disconnected",
+        "cancelled",
     ]  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import FileResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 from support.clients import run_client
 from support.live import live
 from support.talker import Talker
@@ -81,6 +81,30 @@ async def test_stop(way: str, until: str, reason: str) -> None:
         await asyncio.wait_for(talker.cleaned.wait(), 5)
     assert stopped["answer"] == "Hel"
     assert talker.runs[0].cancel.reason == reason
+
+
+async def test_an_event_source_that_was_cut_asks_again():
+    """By itself; and without a log of runs that is a new run."""
+    talker = Talker()
+    app = AgentRouter().agentflow(talker, allow_get=True).app()
+    cuts = iter([True])
+
+    async def cutting(scope: Any, receive: Any, send: Any) -> None:
+        is_stream = scope["type"] == "http" and scope["path"].endswith("/stream")
+        is_cut = is_stream and next(cuts, False)
+
+        async def forward(message: Any) -> None:
+            await send(message)
+            if is_cut and b"Hel" in message.get("body", b""):
+                raise OSError("the connection is gone")
+
+        await app(scope, receive, forward)
+
+    routes = [Route("/", page), Mount("/", cutting)]
+    async with live(Starlette(routes=routes), log_level="critical") as url:
+        step = {"say": "wait", "way": "listen", "stopAtText": "HelHel", "until": "done"}
+        await use(url, step)
+    assert [run.cancel.reason for run in talker.runs] == ["disconnected", "stopped"]
 
 
 async def test_another_origin_with_a_key():

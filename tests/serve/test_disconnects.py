@@ -17,9 +17,12 @@ MOMENTS = {
     "before the first event": ("before=1&then=idle", 1),
     "in mid stream": ("tokens=1000000000&slowly=1&then=end", 2000),
     "idle in mid stream": ("tokens=3&then=idle", 200),
+    "a thread, before": ("thread=1&before=1&then=idle", 1),
+    "a thread, in mid stream": ("thread=1&tokens=1000000000&then=end", 2000),
 }
 POLICIES = {"cancel": "disconnected", "ttl": "expired"}
-IDLE = "tokens=3&then=idle"
+FEW = 2_000
+"""Tokens that are soon said, if the agent goes on."""
 
 PAUSE_S = 1.0
 """Between two questions to a server whose connections are counted: it lets go of them later."""
@@ -58,27 +61,64 @@ def test_the_agent_ends_as_declared(server: Server, policy: str, moment: str, re
     wait_for(lambda: run_id not in state(server)["active"])
 
 
-def test_leaving_at_the_end_is_no_matter(server: Server) -> None:
-    for policy in (*POLICIES, "continue"):
-        with Connection(server.port, f"/{policy}?run_id=end-{policy}&then=end") as client:
-            assert client.read().complete
-            client.hang_up(reset=True)
-        assert state(server)["ended"][f"end-{policy}"] is None
+@pytest.mark.parametrize("reset", [True, False], ids=["reset", "close"])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_or_goes_on_to_its_end(server: Server, moment: str, reset: bool) -> None:
+    asked, after_bytes = MOMENTS[moment]
+    asked = asked.replace("1000000000", str(FEW))
+    run_id = f"continue-{moment}-{reset}".replace(" ", "-")
+    ask_and_leave(server, f"/continue?run_id={run_id}&{asked}", after_bytes, reset)
+    if asked.endswith("idle"):
+        wait_for(lambda: run_id in state(server)["left"])  # it is known
+        now = state(server)
+        assert run_id in now["active"]
+        assert run_id not in now["ended"]
+        get(server.port, f"/go?run_id={run_id}")
+    wait_for(lambda: run_id in state(server)["ended"])
+    wait_for(lambda: run_id not in state(server)["active"])
+    now = state(server)
+    assert now["ended"][run_id] is None
+    assert now["made"][run_id] == (3 if "idle" in asked else FEW)
+
+
+@pytest.mark.parametrize("reset", [True, False], ids=["reset", "close"])
+@pytest.mark.parametrize("policy", [*POLICIES, "continue"])
+def test_leaving_at_the_end_is_no_matter(server: Server, policy: str, reset: bool) -> None:
+    """Whether all was read, or the end only lies there to be read."""
+    ids = [f"{policy}-{reset}-{what}" for what in ("read", "unread")]
+    for run_id, is_read in zip(ids, (True, False), strict=True):
+        with Connection(server.port, f"/{policy}?run_id={run_id}&then=end") as client:
+            head = client.read_head()
+            if is_read:
+                assert client.read_body(head).complete
+            wait_for(lambda: run_id in state(server)["ended"])  # noqa: B023
+            client.hang_up(reset)
+    now = state(server)
+    assert {run_id: now["ended"][run_id] for run_id in ids} == dict.fromkeys(ids)
+    wait_for(lambda: not set(ids) & set(state(server)["active"]))
 
 
 def test_nothing_is_left_of_many_that_left(server: Server) -> None:
+    """Nor a thread: there are few, and at the end one is free to work."""
+
     def leave(number: int) -> None:
-        asked, after_bytes = list(MOMENTS.values())[number % 3]
-        ask_and_leave(server, f"/cancel?run_id=many-{number}&{asked}", after_bytes, number % 2 == 0)
+        asked, after_bytes = list(MOMENTS.values())[number % 5]
+        policy = ("cancel", "ttl", "continue")[number % 3]
+        run_id = f"many-{number}"
+        asked = asked.replace("1000000000", str(FEW))
+        if policy == "continue":
+            get(server.port, f"/go?run_id={run_id}")
+        path = f"/{policy}?run_id={run_id}&{asked}"
+        ask_and_leave(server, path, after_bytes, number % 2 == 0)
 
     def at_rest() -> Any:
         now = state(server)
         return now if not now["active"] else None
 
-    for number in range(6):  # what a server makes at its first requests, it keeps
+    for number in range(15):  # what a server makes at its first requests, it keeps
         leave(number)
     before = wait_for(at_rest, every_s=PAUSE_S)
-    for number in range(6, 66):
+    for number in range(15, 75):
         leave(number)
 
     def as_before() -> bool:
@@ -86,18 +126,4 @@ def test_nothing_is_left_of_many_that_left(server: Server) -> None:
         return bool(now) and all(now[name] <= before[name] + 1 for name in ("tasks", "fds"))
 
     wait_for(as_before, every_s=PAUSE_S)
-
-
-def test_continue_goes_on_to_its_end(server: Server) -> None:
-    """The last test of a server: it lets all idle agents go."""
-    path = f"/continue?run_id=goes-on&{IDLE}"
-    ask_and_leave(server, path, 200, reset=True)
-    ask_and_leave(server, f"/cancel?run_id=after&{IDLE}", 200, reset=True)
-    wait_for(lambda: "after" in state(server)["ended"])  # who left later is gone
-    now = state(server)
-    assert "goes-on" in now["active"]
-    assert "goes-on" not in now["ended"]
-    get(server.port, "/go")
-    wait_for(lambda: "goes-on" in state(server)["ended"])
-    assert state(server)["ended"]["goes-on"] is None
-    wait_for(lambda: not state(server)["active"])
+    assert get(server.port, "/cancel?thread=1&then=end").complete

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
+import websockets
+from support.doors import eventually
+from support.live import live
 
 from streamtrace.core.events import Event, MessageFinished, MessageStarted, TextDelta
 from streamtrace.serve import AgentRouter, RunContext
 from streamtrace.serve.concurrency import Concurrency
 from streamtrace.serve.limits import RateLimit
 from streamtrace.testing import ask
+
+ENDS = ("RUN_FINISHED", "RUN_ERROR", "error")
 
 
 async def agent(run: RunContext) -> AsyncIterator[Event]:
@@ -26,6 +33,48 @@ async def test_a_user_who_asks_too_often_is_told_when_to_ask_again():
     answers = [await ask(app, "/chat", json={}) for _ in range(3)]
     assert [answer.status for answer in answers] == [200, 200, 429]
     assert 0 < int(answers[2].headers["retry-after"]) <= 60
+
+
+async def test_each_run_over_a_websocket_counts_the_first_at_the_handshake():
+    app = AgentRouter(rate=RateLimit("3/hour")).websocket("/ws", agent).app()
+    async with live(app) as url:
+        address = f"{url.replace('http', 'ws')}/ws"
+        async with websockets.connect(address) as socket:
+
+            async def run() -> Any:
+                await socket.send("{}")
+                while (told := json.loads(await socket.recv()))["type"] not in ENDS:
+                    pass
+                return told
+
+            assert [(await run())["type"] for _ in range(3)] == ["RUN_FINISHED"] * 3
+            refused = await run()
+            assert (refused["type"], refused["error"]["type"]) == ("error", "rate_limited")
+        with pytest.raises(websockets.InvalidStatus) as closed:
+            await websockets.connect(address)
+    assert closed.value.response.status_code == 429
+
+
+async def test_a_connection_has_one_slot_whatever_its_runs():
+    app = AgentRouter(concurrency=Concurrency(max_streams=1)).websocket("/ws", agent).app()
+    async with live(app) as url:
+        address = f"{url.replace('http', 'ws')}/ws"
+        async with websockets.connect(address) as socket:
+            await socket.send("{}")
+            while json.loads(await socket.recv())["type"] not in ENDS:
+                pass
+            with pytest.raises(websockets.InvalidStatus) as refused:
+                await websockets.connect(address)
+        await eventually(lambda: connects(address))
+    assert refused.value.response.status_code == 429
+
+
+async def connects(address: str) -> bool:
+    try:
+        async with websockets.connect(address):
+            return True
+    except websockets.InvalidStatus:
+        return False
 
 
 async def test_a_slot_is_free_again_when_its_stream_has_ended():

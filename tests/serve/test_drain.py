@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import signal
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support.servers import PATIENT_SERVERS, Connection, serving
+from support.servers import (
+    PATIENT_SERVERS,
+    STOPS_WITHIN_S,
+    Connection,
+    Response,
+    Server,
+    get,
+    serving,
+    wait_for,
+)
 
 from streamtrace.serve.drain import SIGNALS, draining, hearing
 from streamtrace.serve.runs import Runs
@@ -47,6 +58,68 @@ def test_sigterm_with_open_streams(name: str, tmp_path: Path) -> None:
         assert body.endswith(b"0\r\n\r\n")
     assert code == EXIT_CODES[name], text
     assert "Traceback" not in text
+
+
+LATE = b"POST /cancel?late HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+
+
+def state(server: Server) -> Any:
+    return json.loads(get(server.port, "/state").body)
+
+
+def check_refusal(answer: Response) -> None:
+    assert answer.status == 503
+    assert int(dict(answer.headers)["retry-after"]) >= 1
+    assert json.loads(answer.body)["error"]["type"] == "draining"
+
+
+@pytest.mark.parametrize("name", PATIENT_SERVERS)
+def test_after_sigterm_nothing_begins(name: str, tmp_path: Path) -> None:
+    """Of requests that were under way. To others the server itself closes its doors."""
+    with (
+        serving(name, "life_app:app", HERE, tmp_path / "server.log") as server,
+        Connection(server.port, "/cancel?tokens=1&then=drain") as polite,
+        Connection(server.port, "/cancel?tokens=1&then=idle") as idle,
+        Connection(server.port, "", LATE + b"Content-Length: 2\r\n\r\n{") as late,
+    ):
+        for client in (polite, idle):
+            client.read_head()
+        wait_for(lambda: "late" in state(server)["posted"])
+        server.process.send_signal(signal.SIGTERM)
+        polite.read_until(b"drains")
+        late.socket.sendall(b"}")
+        check_refusal(late.read())
+        polite.read_until(b'"done"')
+        idle.read_until(b"drained")
+        assert server.process.wait(STOPS_WITHIN_S) == EXIT_CODES[name]
+
+
+@pytest.mark.parametrize("name", PATIENT_SERVERS)
+def test_a_drain_before_sigterm_refuses_while_the_server_listens(name: str, tmp_path: Path) -> None:
+    with (
+        serving(name, "life_app:app", HERE, tmp_path / "server.log") as server,
+        Connection(server.port, "/cancel?tokens=1&then=drain") as polite,
+        Connection(server.port, "/cancel?tokens=1&then=idle") as idle,
+    ):
+        for client in (polite, idle):
+            client.read_head()
+        get(server.port, "/drain")
+        polite.read_until(b"drains")
+        check_refusal(get(server.port, "/cancel?then=end"))
+        with Connection(server.port, "", LATE + b"Content-Length: 2\r\n\r\n{}") as late:
+            check_refusal(late.read())
+        polite.read_until(b'"done"')
+        idle.read_until(b"drained")
+        wait_for(lambda: not state(server)["active"])
+        check_refusal(get(server.port, "/cancel?then=end"))
+        assert server.terminate() == EXIT_CODES[name]
+
+
+def test_the_exit_code_is_the_servers_own(tmp_path: Path) -> None:
+    """uvicorn ends by the signal, whatever it serves."""
+    name = "uvicorn-patient"
+    with serving(name, "life_app:plain", HERE, tmp_path / "server.log") as server:
+        assert server.terminate() == EXIT_CODES[name]
 
 
 # --- hearing -----------------------------------------------------------------------------------

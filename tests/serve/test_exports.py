@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
 import pytest
+from support.pages import ROOT
 
 from streamtrace import serve
 
@@ -37,7 +39,7 @@ def test_an_import_of_the_package_imports_no_framework():
 def test_the_router_needs_no_more_than_starlette():
     loaded = run(
         "import sys; from streamtrace.serve import AgentRouter; "
-        "print({'pydantic', 'a2a', 'ag_ui', 'joserfc', 'limits'} & set(sys.modules))"
+        "print({'pydantic', 'a2a', 'ag_ui', 'joserfc', 'limits', 'redis'} & set(sys.modules))"
     )
     assert loaded == "set()"
 
@@ -49,6 +51,9 @@ def test_the_router_needs_no_more_than_starlette():
         ("ag_ui", "AgUiApp", "agui"),
         ("a2a", "A2AExecutor", "a2a"),
         ("joserfc", "JwtAuth", "jwt"),
+        ("limits", "RateLimit", "limits"),
+        ("redis", "RedisLeases", "redis"),
+        ("redis", "RedisLog", "redis"),
     ],
 )
 def test_a_missing_package_is_named_with_its_extra(package: str, name: str, extra: str) -> None:
@@ -59,6 +64,28 @@ def test_a_missing_package_is_named_with_its_extra(package: str, name: str, extr
         "except MissingExtra as error: print(error)"
     )
     assert f"pip install 'streamtrace[{extra}]'" in told
+
+
+def test_sockets_guards_and_tickets_need_no_framework():
+    """So that a server's own configuration may use them."""
+    loaded = run(
+        "import sys; sys.modules['starlette'] = None\n"
+        "from streamtrace.serve import Broadcast, CitationEnricher, FinalAnswer, KindFilter, "
+        "Tickets, draining, listening_socket\n"
+        "print('there')"
+    )
+    assert loaded == "there"
+
+
+def test_what_the_pages_import_is_offered_here():
+    """Pages name `streamtrace.serve`, and not the file that holds it."""
+    pages = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", *(ROOT / "examples").rglob("*.py")]
+    deeper = [
+        (page.name, found)
+        for page in pages
+        for found in re.findall(r"from streamtrace\.serve\.\w+ import .*", page.read_text("utf-8"))
+    ]
+    assert deeper == []
 
 
 @pytest.mark.parametrize(

@@ -185,6 +185,7 @@ def test_any_other_exporter_is_given_spans(exporter: Any) -> None:
         ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "3"),
         ("OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", "0"),
         ("OTEL_SPAN_EVENT_COUNT_LIMIT", "1"),
+        ("OTEL_SPAN_LINK_COUNT_LIMIT", "0"),
         ("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", "true"),
         ("OTEL_SDK_DISABLED", "true"),
     ],
@@ -199,7 +200,7 @@ def test_what_is_said_of_spans_of_the_sdk_is_kept_by_it(
 def test_limits_that_cut_nothing_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "500")
     monkeypatch.setenv("OTEL_SPAN_EVENT_COUNT_LIMIT", "")
-    monkeypatch.setenv("OTEL_SPAN_LINK_COUNT_LIMIT", "0")
+    monkeypatch.setenv("OTEL_SPAN_LINK_COUNT_LIMIT", "1")
     assert is_straight(OTLPSpanExporter(endpoint=NOWHERE))
 
 

@@ -194,6 +194,16 @@ def test_known_costs_belong_to_their_models_and_unknown_ones_to_none(
     assert by_label(registry, "streamtrace_cost_usd_total", "model") == {"a": 1.25, "b": 0.5}
 
 
+def test_what_nobody_counted_has_no_series_and_what_was_counted_as_none_has(
+    sink: PrometheusSink, registry: CollectorRegistry
+) -> None:
+    names = ("streamtrace_events_dropped_total", "streamtrace_events_joined_total")
+    record(sink, summaries.completed_run(dropped_events=None, joined_events=None))
+    assert not any(name in scrape(registry) for name in names)
+    record(sink, summaries.completed_run(dropped_events=0, joined_events=3))
+    assert [value(registry, name, **STREAM) for name in names] == [0, 3]
+
+
 @pytest.mark.parametrize(("sampled", "linked"), [(True, True), (None, True), (False, False)])
 def test_exemplars_link_to_traces_that_may_exist(
     sink: PrometheusSink, registry: CollectorRegistry, sampled: bool | None, linked: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 from prometheus_client import Histogram
 
 from streamtrace.core.names import GAP_BUCKETS_S
-from streamtrace.sinks.prometheus.counts import add_counts, observe_each
+from streamtrace.sinks.prometheus.counts import add_counts, add_linked, observe_each
+
+LINK = {"trace_id": "t"}
 
 
 def count_gaps(gaps: list[float]) -> list[int]:
@@ -43,6 +46,32 @@ def test_gaps_in_bulk_read_like_gaps_observed_one_by_one(add: Any, gaps: list[fl
     buckets, total = buckets_and_sum(in_bulk)
     assert buckets == buckets_and_sum(one_by_one)[0]
     assert total == pytest.approx(sum(gaps), abs=1e-6)
+
+
+@given(gaps=gap_lists.filter(bool))
+def test_the_longest_gap_is_linked_in_its_bucket_and_counted_once(gaps: list[float]) -> None:
+    plain = Histogram("gaps", "", buckets=GAP_BUCKETS_S, registry=None)
+    linked = Histogram("gaps", "", buckets=GAP_BUCKETS_S, registry=None)
+    counts, total, longest = count_gaps(gaps), sum(gaps), max(gaps)
+    add_counts(plain, GAP_BUCKETS_S, counts, total)
+    add_linked(linked, GAP_BUCKETS_S, counts, total, largest=longest, exemplar=LINK)
+    buckets, held = buckets_and_sum(linked)
+    assert buckets == buckets_and_sum(plain)[0]
+    assert held == pytest.approx(total, abs=1e-6)
+    (family,) = linked.collect()
+    edges = [*GAP_BUCKETS_S, math.inf]
+    found = {one.labels["le"]: one.exemplar.value for one in family.samples if one.exemplar}
+    assert list(map(float, found)) == [next(edge for edge in edges if longest <= edge)]
+    assert list(found.values()) == [longest]
+
+
+@pytest.mark.parametrize("largest", [0.02, 400.0])
+def test_a_longest_gap_that_is_not_among_them_is_not_linked(largest: float) -> None:
+    histogram = Histogram("gaps", "", buckets=GAP_BUCKETS_S, registry=None)
+    add_linked(histogram, GAP_BUCKETS_S, count_gaps([0.4]), 0.4, largest=largest, exemplar=LINK)
+    assert buckets_and_sum(histogram)[0][-1] == 1
+    (family,) = histogram.collect()
+    assert not any(one.exemplar for one in family.samples)
 
 
 def test_gaps_still_count_where_the_client_looks_different_inside() -> None:

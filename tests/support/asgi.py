@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -66,13 +67,15 @@ class Server:
         await app(http_scope() if scope is None else scope, self.receive, self.send)
 
 
-async def until(condition: Callable[[], bool], spins: int = 1_000_000) -> None:
+async def until(condition: Callable[[], bool], within_s: float = 30.0) -> None:
     """Let the loop run, and with it the pump, until the condition holds."""
-    for _ in range(spins):
-        if condition():
-            return
-        await asyncio.sleep(0)
-    raise AssertionError("the loop ran long, and the condition does not hold")
+    until_s = time.monotonic() + within_s
+    turns = 0
+    while not condition():
+        if time.monotonic() > until_s:
+            raise AssertionError(f"the condition does not hold after {within_s} s")
+        turns += 1
+        await asyncio.sleep(0 if turns < 100 else 0.001)
 
 
 async def settle(middleware: Any, streams: int = 0) -> None:

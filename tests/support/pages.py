@@ -8,7 +8,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
 
-_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = r"^```{language}\n(.*?)^```$"
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 _FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -16,9 +16,15 @@ _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 def python_blocks(page: str) -> dict[str, str]:
     """The Python of a page, by heading; a second block under one is `heading 2`."""
+    return blocks(page, "python")
+
+
+def blocks(page: str, language: str) -> dict[str, str]:
+    """The code of a page that is in that language, likewise."""
     text = (ROOT / page).read_text("utf-8")
+    pattern = re.compile(_BLOCK.format(language=language), re.MULTILINE | re.DOTALL)
     found: dict[str, str] = {}
-    for block in _BLOCK.finditer(text):
+    for block in pattern.finditer(text):
         before = _FENCED.sub("", text[: block.start()])
         heading = name = _HEADING.findall(before)[-1]
         number = 1

@@ -199,13 +199,12 @@ class Response:
 
 
 class Connection:
-    """One request over one connection."""
+    """One request over one connection: a GET, or what is `sent`."""
 
-    def __init__(self, port: int, path: str) -> None:
+    def __init__(self, port: int, path: str, sent: bytes | None = None) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), ANSWERS_WITHIN_S)
-        self.socket.sendall(
-            f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n".encode()
-        )
+        get = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
+        self.socket.sendall(get.encode() if sent is None else sent)
         self._file: BinaryIO = self.socket.makefile("rb")
 
     def read_head(self) -> Response:
@@ -248,6 +247,12 @@ class Connection:
             if size:
                 response.chunks.append(chunk[:-2])
         response.raw = bytes(raw)
+
+    def read_until(self, what: bytes) -> None:
+        """Read the lines of the body up to the first with `what` in it."""
+        while what not in (line := self._file.readline()):
+            if not line:
+                raise ConnectionResetError(f"closed before {what!r}")
 
     def read_bytes(self, count: int) -> bytes:
         """That many raw bytes of the body (after `read_head`), then no more are read."""

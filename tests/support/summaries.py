@@ -22,6 +22,7 @@ from streamtrace.core.summary import (
     Labels,
     ModelUsage,
     RequestFacts,
+    RunConnection,
     RunSummary,
     Status,
     Step,
@@ -274,6 +275,29 @@ def lossy_run(**changes: Any) -> RunSummary:
     return completed_run(**{**given, **changes})
 
 
+def resumed_run(**changes: Any) -> RunSummary:
+    """A client that came back for the rest: what the run used is told elsewhere."""
+    given: dict[str, Any] = {
+        "connection": RunConnection(
+            kind="resume",
+            run_id="run-7",
+            thread_id="thread-3",
+            traceparent=f"00-{'4bf92f35' * 4}-00f067aa0ba902b7-01",
+            replayed_events=17,
+            gap_events=3,
+        ),
+        "delivery_policy": "block",
+        "dropped_events": 0,
+        "dropped_chars": 0,
+        "joined_events": 0,
+        "usage": None,
+        "usage_by_model": [],
+        "cost_usd": None,
+        "time_per_output_token_ns": None,
+    }
+    return completed_run(**{**given, **changes})
+
+
 def without_content(summary: RunSummary) -> RunSummary:
     """A copy in which every text is gone and only its length stays (content off)."""
     bare = copy.deepcopy(summary)
@@ -312,6 +336,7 @@ EXAMPLES: dict[str, Callable[[], RunSummary]] = {
     "failed": failed_run,
     "disconnected": disconnected_run,
     "lossy": lossy_run,
+    "resumed": resumed_run,
     **{f"status-{status}": lambda status=status: run_with_status(status) for status in Status},
 }
 """One of each kind, for `pytest.mark.parametrize`."""
@@ -388,6 +413,19 @@ def summaries(*, hostile: bool = False) -> st.SearchStrategy[RunSummary]:
             finished_ns=st.sampled_from([None, times[1]]),
         )
     )
+    connections = st.builds(
+        RunConnection,
+        kind=st.sampled_from(["start", "resume", "follow", "detached"]),
+        run_id=words,
+        thread_id=words,
+        traceparent=st.none()
+        | st.integers(0, 2**32)
+        .map(trace_ids)
+        .map(lambda ids: f"00-{ids.trace_id}-{ids.span_id}-01"),
+        replayed_events=counts,
+        gap_events=counts,
+        is_detached=st.booleans(),
+    )
     return st.builds(
         RunSummary,
         status=st.sampled_from(list(Status)),
@@ -402,6 +440,7 @@ def summaries(*, hostile: bool = False) -> st.SearchStrategy[RunSummary]:
         method=st.none() | st.just("POST"),
         transport=st.just("http"),
         trace=st.none() | st.integers(0, 2**32).map(trace_ids),
+        connection=st.none() | connections,
         error=st.none() | st.builds(ErrorInfo, type=words, message=texts),
         time_to_first_byte_ns=maybe_offset,
         time_to_first_event_ns=maybe_offset,

@@ -83,7 +83,7 @@ class Talker:
 
 def text_of(message: Any) -> str:
     """The text of a message, in whatever form its vocabulary has it."""
-    content = message["content"]
+    content = message["content"] if "content" in message else message["parts"]
     if isinstance(content, str):
         return content
     return "".join(part.get("text", "") for part in content)

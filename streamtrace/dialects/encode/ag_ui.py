@@ -17,6 +17,7 @@ Rules that hold here, beside those of the folder:
   A call that is ready while nothing of its arguments was said stays open, until they are or its
   result comes.
 * Tokens are told with the end, per provider and model of the run. Generations are not written.
+* The wire has no event for a source: it is a CUSTOM one of the name `source`.
 * The wire has no word for why a run was cancelled, or that a tool's result is an error.
 """
 
@@ -318,6 +319,11 @@ class AgUiEncoder(TableEncoder):
         elif _is_patch(event.value):
             yield _frame("STATE_DELTA", delta=event.value)
 
+    def _source(self, event: ev.Source) -> Iterator[Frame]:
+        told = {"url": event.url, "title": event.title}
+        value = {name: text for name, text in told.items() if text is not None}
+        yield _frame("CUSTOM", name="source", value=value)
+
     def _custom(self, event: ev.Custom) -> Iterator[Frame]:
         yield _frame("CUSTOM", name=event.name, value=event.value)
 
@@ -364,11 +370,12 @@ class AgUiEncoder(TableEncoder):
         ev.ToolCallReady: _ready,
         ev.ToolCallResult: _result,
         ev.State: _state,
+        ev.Source: _source,
         ev.Custom: _custom,
     }
 
 
-ENCODES = frozenset(AgUiEncoder.table) - {ev.GenerationStarted}
+ENCODES = frozenset(AgUiEncoder.table) - {ev.GenerationStarted, ev.Source}
 
 _ROLES = ("developer", "system", "assistant", "user")
 

@@ -7,6 +7,8 @@ Rules that hold here:
 * `done` and `error` have the usage of the whole run, added up where it was not told.
 * Questions and stops end the run like anything else: these styles have one word for the end.
 * The first frame says which style it is. Where others have its kind too, an empty text goes before.
+* What an app tells of its progress is written as such (`status`, `progress`), sources as `source`,
+  and what else it has to say as `custom`, so that no name can be taken for an end.
 * Arguments and results that are JSON objects or lists are written as such if that is the same text.
 """
 
@@ -29,6 +31,12 @@ from streamtrace.dialects.house import HEARTBEATS, MAX_OPEN_CALLS
 MAX_CALLS = 1024
 """Calls that are known by their id; of more, the oldest is forgotten."""
 
+_WORDS_OF_APPS = ("status", "progress", "source", "custom")
+_KIND_KEYS = frozenset({"type", "event"})
+"""Fields that say what a frame is."""
+_SHARED_KINDS = frozenset({"run_started"})
+"""Kinds of other vocabularies as well."""
+
 
 class _Call(msgspec.Struct):
     """A call that was not written yet."""
@@ -47,10 +55,11 @@ class _HouseEncoder(TableEncoder):
     name_key: ClassVar[str] = "tool"
     result_key: ClassVar[str] = "result"
     telling_kinds: ClassVar[frozenset[str]]
-    """Kinds that say which style it is."""
+    """Kinds that say which style it is, alone or with what follows."""
 
     def __init__(self) -> None:
         self._opened = False
+        self._is_shown = False
         self._ended = False
         self._begun: dict[str, None] = {}
         self._waiting: dict[str, _Call] = {}  # until their arguments are complete
@@ -70,11 +79,15 @@ class _HouseEncoder(TableEncoder):
 
     def _say(self, kind: str, **fields: Any) -> Iterator[Frame]:
         """A frame with the fields that are known, and before the first what tells the style."""
-        if not self._opened:
-            self._opened = True
-            if kind not in self.telling_kinds:
-                yield self._frame(self.text_kind, {"content": ""})
+        if not self._opened and kind not in self.telling_kinds:
+            yield from self._show_style()
+        self._opened = True
+        self._is_shown = self._is_shown or kind in self.telling_kinds - _SHARED_KINDS
         yield self._frame(kind, _known(fields))
+
+    def _show_style(self) -> Iterator[Frame]:
+        self._is_shown = True
+        yield self._frame(self.text_kind, {"content": ""})
 
     def _text(self, event: ev.TextDelta) -> Iterator[Frame]:
         if event.text:
@@ -162,6 +175,26 @@ class _HouseEncoder(TableEncoder):
     def _total(self) -> dict[str, Any] | None:
         return _usage(*self._tally.by_model())
 
+    # What these styles have few words for.
+
+    def _source(self, event: ev.Source) -> Iterator[Frame]:
+        yield from self._say_aside("source", {"url": event.url, "title": event.title})
+
+    def _custom(self, event: ev.Custom) -> Iterator[Frame]:
+        value = {} if event.value is None else event.value
+        is_word = event.name in _WORDS_OF_APPS and isinstance(value, dict)
+        if is_word and _KIND_KEYS.isdisjoint(value):
+            yield from self._say_aside(event.name, value)
+        else:
+            yield from self._say_aside("custom", {"name": event.name, "value": event.value})
+
+    def _say_aside(self, kind: str, fields: dict[str, Any]) -> Iterator[Frame]:
+        """A kind that tells of no style, and so comes behind one that does."""
+        if not self._is_shown:
+            yield from self._show_style()
+        self._opened = True
+        yield self._frame(kind, _known(fields))
+
     def _ping(self, event: ev.Heartbeat) -> Iterator[Frame]:
         yield self._frame("ping", {})
 
@@ -177,13 +210,22 @@ _TABLE: Mapping[type[ev.Event], _Write] = {
     ev.ToolCallResult: _HouseEncoder._result,
     ev.GenerationStarted: _HouseEncoder._generation_started,
     ev.Usage: _HouseEncoder._used,
+    ev.Source: _HouseEncoder._source,
+    ev.Custom: _HouseEncoder._custom,
     ev.RunFinished: _HouseEncoder._finished,
     ev.RunInterrupted: _HouseEncoder._stopped,
     ev.RunCancelled: _HouseEncoder._stopped,
     ev.RunFailed: _HouseEncoder._failed,
 }
 _HEARD = frozenset(
-    (ev.ToolCallArgumentsDelta, ev.GenerationStarted, ev.RunInterrupted, ev.RunCancelled)
+    (
+        ev.ToolCallArgumentsDelta,
+        ev.GenerationStarted,
+        ev.Source,
+        ev.Custom,
+        ev.RunInterrupted,
+        ev.RunCancelled,
+    )
 )
 """Events of the table that a reader does not find again."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,24 @@ def add_counts(histogram: Any, edges: Sequence[float], counts: Sequence[int], to
         if count:
             bucket.inc(count)
     histogram._sum.inc(total)
+
+
+def add_linked(
+    histogram: Any,
+    edges: Sequence[float],
+    counts: Sequence[int],
+    total: float,
+    *,
+    largest: float,
+    exemplar: dict[str, str],
+) -> None:
+    """The same, and an exemplar of the largest of them, if it is among them."""
+    at = bisect_left(edges, largest)
+    if at < len(counts) and counts[at] > 0 and total >= largest:
+        histogram.observe(largest, exemplar)
+        counts = [*counts[:at], counts[at] - 1, *counts[at + 1 :]]
+        total -= largest
+    add_counts(histogram, edges, counts, total)
 
 
 def observe_each(

@@ -13,7 +13,7 @@ import functools
 import os
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from streamtrace.core import metrics
@@ -23,7 +23,8 @@ from streamtrace.core.names import GAP_BUCKETS_S
 from streamtrace.core.sink import Sink
 from streamtrace.core.summary import RunSummary, Status
 from streamtrace.sinks.prometheus.client import client, is_multiprocess
-from streamtrace.sinks.prometheus.counts import add_counts
+from streamtrace.sinks.prometheus.counts import add_counts, add_linked
+from streamtrace.sinks.prometheus.served import ServedCounts
 from streamtrace.sinks.prometheus.tracked import Tracked
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Series:
             one.name: _family(registry, one, self.buckets[one.name]) for one in METRICS
         }
         self[metrics.BUILD_INFO].labels(_version()).set(1)
+        self._served = ServedCounts(self)
 
     def __getitem__(self, metric: Metric) -> Any:
         """The client's collector of a metric."""
@@ -83,12 +85,19 @@ class Series:
         return []
 
     def collect(self) -> list[Any]:
-        """Bring the counts of the tracked sinks up to date."""
+        """Bring the counts of the tracked sinks, and of what is served, up to date."""
+        self.sync_served()
         with self.lock:
             tracked = list(self._tracked)
         for entry in tracked:
             entry.sync()
         return []
+
+    def sync_served(self) -> None:
+        """Add what rose since the last time."""
+        served = getattr(self, "_served", None)  # a registry may ask while this is made
+        if served is not None:
+            served.sync()
 
     def bounded(self, label: str, value: str | None, limit: int) -> str:
         """The value, made printable, or `other` if there are enough of them already."""
@@ -153,21 +162,33 @@ class Stream:
         }
         self._duration = functools.partial(series[metrics.STREAM_DURATION].labels, route, dialect)
         self._stalled = series[metrics.STREAMS_STALLED].labels(route, dialect)
+        self._events = series[metrics.EVENTS].labels(route, dialect)
         self._gaps = series[metrics.EVENT_GAP].labels(route, dialect)
         self._times: list[tuple[str, Any, bool]] = []
-        self._counts: list[tuple[str, Any, float]] = []
+        self._counts: list[tuple[str, Callable[[], Any], float]] = []
         for metric in METRICS:
             if metric.field is not None:
-                child = series[metric].labels(route, dialect)
+                bind = functools.partial(series[metric].labels, route, dialect)
                 if metric.kind == "histogram":
-                    self._times.append((metric.field, child, metric.exemplar))
+                    self._times.append((metric.field, bind(), metric.exemplar))
                 else:
                     per_unit = 1e-9 if metric.unit == "seconds" else 1
+                    child = functools.cache(bind)
+                    if not metric.absent:  # a series at 0 would say that somebody counted
+                        child()
                     self._counts.append((metric.field, child, per_unit))
 
-    def record(self, summary: RunSummary, exemplar: dict[str, str] | None) -> None:
-        """Add one run."""
+    def end(self, summary: RunSummary, exemplar: dict[str, str] | None) -> None:
+        """How a run ended, and how long it took."""
         self._ended[summary.status].inc()
+        self._duration(summary.status.value).observe(summary.duration_ns / 1e9, exemplar)
+
+    def rest(self, summary: RunSummary) -> None:
+        """What a run said when its client had left."""
+        self._events.inc(summary.events)
+
+    def record(self, summary: RunSummary, exemplar: dict[str, str] | None) -> None:
+        """What was told over one connection."""
         for field, histogram, is_linked in self._times:
             ns = getattr(summary, field)
             if ns is not None:
@@ -175,12 +196,18 @@ class Stream:
         for field, counter, per_unit in self._counts:
             count = getattr(summary, field)
             if count is not None:
-                counter.inc(count * per_unit)
+                counter().inc(count * per_unit)
         if summary.longest_send_stall_ns >= metrics.STALLED_NS:
             self._stalled.inc()
         if summary.gap_counts:
-            add_counts(self._gaps, GAP_BUCKETS_S, summary.gap_counts, summary.gap_sum_ns / 1e9)
-        self._duration(summary.status.value).observe(summary.duration_ns / 1e9, exemplar)
+            counts, total = summary.gap_counts, summary.gap_sum_ns / 1e9
+            if exemplar is None or summary.longest_gap_ns is None:
+                add_counts(self._gaps, GAP_BUCKETS_S, counts, total)
+            else:
+                longest = summary.longest_gap_ns / 1e9
+                add_linked(
+                    self._gaps, GAP_BUCKETS_S, counts, total, largest=longest, exemplar=exemplar
+                )
 
 
 def _checked(buckets: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, ...]]:

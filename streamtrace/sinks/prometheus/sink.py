@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 SETTLE_S = 1.0
 POLL_S = 0.02
 
+_BEGINS = (None, "start")
+"""Connections that are streams of their own right."""
 _TOKEN_FIELDS = {
     "input": "input_tokens",
     "cached_input": "cached_input_tokens",
@@ -72,19 +74,22 @@ class PrometheusSink(Sink):
 
         Happens by itself: when a stream starts or ends, and at each scrape.
         """
+        self._series.sync_served()
         queued = [entry.sync() for entry in self._tracked]
         return any(queued)
 
     def start(self, info: StreamInfo) -> None:
         """Count the stream, and as active."""
-        route = self._series.route(info.route)
-        self._series[metrics.STREAMS_STARTED].labels(route).inc()
-        self._series[metrics.STREAMS_ACTIVE].labels(route).inc()
+        if info.connection in _BEGINS:
+            route = self._series.route(info.route)
+            self._series[metrics.STREAMS_STARTED].labels(route).inc()
+            self._series[metrics.STREAMS_ACTIVE].labels(route).inc()
         self.sync()
 
     def end(self, info: StreamInfo, summary: RunSummary) -> None:
         """Record all of the run."""
-        self._series[metrics.STREAMS_ACTIVE].labels(self._series.route(info.route)).dec()
+        if info.connection in _BEGINS:
+            self._series[metrics.STREAMS_ACTIVE].labels(self._series.route(info.route)).dec()
         dropped = "shutdown" if self._closed else None
         if dropped is None:
             try:
@@ -131,16 +136,29 @@ class PrometheusSink(Sink):
         self.flush(timeout_s)
 
     def _record(self, info: StreamInfo, summary: RunSummary) -> None:
+        """A run is recorded once: with the stream that began it, and, if the run went on without
+        its client, its end and the rest with the record of that. See `RunConnection`."""
         series, limit, trace = self._series, self._limit, summary.trace
+        connection = summary.connection
+        if connection is not None and not connection.tells_run:
+            return
         stream = series.stream(info.route, summary.dialect)
         exemplar = None
         if trace is not None and trace.sampled is not False and not series.multiprocess:
             exemplar = {"trace_id": trace.trace_id}
-        stream.record(summary, exemplar)
+        if info.connection in _BEGINS:
+            stream.record(summary, exemplar)
+        else:
+            stream.rest(summary)
+        if connection is None or not connection.is_detached:
+            stream.end(summary, exemplar)
         for name, count in summary.issues.items():
             kind = series.bounded("kind", name, limit)
             series[metrics.ISSUES].labels(stream.dialect, kind).inc(count)
+        is_open = connection is not None and connection.is_detached
         for call in summary.tool_calls:
+            if is_open and call.finished_ns is None:
+                continue  # the run goes on, and its rest tells what became of the call
             tool = series.bounded("tool", call.name, limit)
             series[metrics.TOOL_CALLS].labels(tool, call.status).inc()
             if call.ready_ns is not None and call.finished_ns is not None:

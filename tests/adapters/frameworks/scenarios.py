@@ -41,7 +41,9 @@ async def documented(block: str, **names: Any) -> list[Event]:
     """What the agent of a block of docs/adapters.md says."""
     page = "docs/adapters.md"
     agent = execute(page, python_blocks(page)[block], names)["agent"]
-    run = SimpleNamespace(thread_id="s", messages=[{"role": "user", "content": "How is it?"}])
+    run = SimpleNamespace(
+        thread_id="s", messages=[{"role": "user", "content": "How is it?"}], resume=None
+    )
     return await told(agent(run))
 
 
