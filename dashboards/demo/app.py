@@ -9,6 +9,8 @@
     GET  /flood               sends more than its tap holds, without a pause
     GET  /large               8 MB, for clients that read slowly
     GET  /drop, /coalesce     an agent served by `streamtrace.serve`, under these policies
+    POST /agents/runs         an agent whose runs outlive their connection, in a log that keeps
+                              little, and fails runs whose ids begin with `away` or `lost`
     GET  /endless             until the client leaves, or /drain is called
     POST /drain               ends what is open as a shutdown does
     GET  /metrics             Prometheus
@@ -21,7 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -32,7 +34,9 @@ from starlette.routing import Route
 
 from streamtrace import Event, RunSummary, StreamTraceMiddleware, TextDelta, sinks_from_env
 from streamtrace.cli.demo import build_app
-from streamtrace.serve import Endpoint, RunContext, Settings
+from streamtrace.core.errors import LeaseLost, LogUnavailable
+from streamtrace.serve import AgentRouter, Endpoint, LogBounds, MemoryLog, RunContext, Settings
+from streamtrace.serve.log.base import RunKey, Written
 from streamtrace.sinks.prometheus import PrometheusSink, metrics_app
 from streamtrace.sinks.queued import QueuedSink
 
@@ -40,6 +44,8 @@ TAP_BYTES = 256 * 1024
 PIECE = "word " * 4000
 PIECES, PIECE_S = 250, 0.01
 """Of the served agent: 5 MB, since a kernel holds up to 4 for a client that does not read."""
+STEPS, STEP_S = 40, 0.04
+"""Of the agent whose runs are resumed: longer than the lease of its log."""
 TOKEN = b'data: {"type":"token","content":"word "}\n\n'
 DONE = b'data: {"type":"done"}\n\n'
 
@@ -62,6 +68,26 @@ class Overloaded(QueuedSink):
     def export(self, batch: list[RunSummary]) -> None:
         """Takes its time."""
         time.sleep(0.5)
+
+
+class Unsteady(MemoryLog):
+    """A log that cannot be reached by some runs, and that others lose."""
+
+    async def append(
+        self, key: RunKey, owner: str, entries: Sequence[bytes], *, after: int
+    ) -> Written:
+        """As the id of the run says."""
+        if key.run_id.startswith("away"):
+            raise LogUnavailable
+        if key.run_id.startswith("lost"):
+            raise LeaseLost
+        return await super().append(key, owner, entries, after=after)
+
+    async def finish(self, key: RunKey, owner: str, outcome: bytes, *, last_id: int) -> None:
+        """As the id of the run says."""
+        if key.run_id.startswith("lost"):
+            raise LeaseLost
+        await super().finish(key, owner, outcome, last_id=last_id)
 
 
 async def timeout(request: Request) -> Response:
@@ -114,6 +140,12 @@ async def talker(run: RunContext) -> AsyncIterator[Event]:
         await asyncio.sleep(PIECE_S)
 
 
+async def walker(run: RunContext) -> AsyncIterator[Event]:
+    for _ in range(STEPS):
+        yield TextDelta(text="word ", message_id=run.message_id)
+        await asyncio.sleep(STEP_S)
+
+
 async def drain(request: Request) -> Response:
     await app.drain()
     return Response(status_code=204)
@@ -147,6 +179,9 @@ inner.router.routes += [
             ("coalesce", Settings(policy="coalesce")),
         )
     ),
+    *AgentRouter()
+    .resumable("/agents", walker, log=Unsteady(LogBounds(max_events=8, lease_s=1.0)))
+    .routes,
     Route("/endless", endless),
     Route("/drain", drain, methods=["POST"]),
 ]

@@ -11,6 +11,7 @@ import contextlib
 import json
 import socket
 import urllib.parse
+import uuid
 from collections.abc import Awaitable, Callable
 
 MESSAGES = (
@@ -18,6 +19,7 @@ MESSAGES = (
     "drop it", "stall",
 )  # fmt: skip
 DIALECTS = ("ag-ui", "openai-chat", "openai-responses", "anthropic", "cognis", "generic")
+RUNS = ("kept", "away", "lost")
 RECORDINGS = ("openai-chat-reasoning", "openai-responses-mcp", "anthropic-web-fetch", "ag-ui-tools")
 SLOW_S = 2.5
 TOO_SLOW_S = 4.0
@@ -69,6 +71,14 @@ class Client:
         body = json.dumps({"message": "weather in Oslo", "dialect": dialect}).encode()
         await self.ask("POST", "/chat", body, then=read_some)
 
+    async def come_back(self, kind: str) -> None:
+        """A client that loses the connection, goes on, and asks for all of it when it is over."""
+        run_id = f"{kind}-{uuid.uuid4()}"
+        body = json.dumps({"message": "go on", "run_id": run_id}).encode()
+        await self.ask("POST", "/agents/runs", body, then=read_some)
+        for _ in range(2):
+            await self.ask("GET", f"/agents/runs/{run_id}/events?after=1", then=read_all)
+
     async def endless_and_drain(self) -> None:
         """Streams that a shutdown ends."""
         open_one = asyncio.create_task(self.ask("GET", "/endless", then=read_until_cancelled))
@@ -114,6 +124,7 @@ async def one_round(client: Client) -> None:
         *(client.ask("POST", f"/replay/{name}", then=read_all) for name in RECORDINGS),
         *(client.ask("GET", path, then=read_all) for path in ("/timeout", "/odd", "/flood")),
         client.ask("GET", "/large", then=read_slowly),
+        *(client.come_back(kind) for kind in RUNS),
         *(client.ask("GET", path, then=read_too_slowly) for path in ("/drop", "/coalesce")),
     )
     await client.endless_and_drain()

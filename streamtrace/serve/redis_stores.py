@@ -119,6 +119,7 @@ class ClusterClient(Client):
 
     def _connected(self, url: str, max_connections: int) -> Redis:
         self._free = asyncio.Semaphore(max_connections)
+        self._finding = asyncio.Lock()
         try:
             cluster = RedisCluster.from_url(url, max_connections=max_connections, **_limits())
         except (ValueError, RedisClusterException):
@@ -129,7 +130,21 @@ class ClusterClient(Client):
 
     async def _answer(self, command: Awaitable[T]) -> T:
         async with self._free:
-            return await super()._answer(command)
+            try:
+                return await super()._answer(self._with_nodes(command))
+            except AttributeError:  # its connection was closed by another command, which failed
+                raise self._unavailable() from None
+
+    async def _with_nodes(self, command: Awaitable[T]) -> T:
+        """Commands that find the nodes at the same time close each other's connections."""
+        try:
+            async with self._finding:
+                await self.redis.initialize()
+        except BaseException:
+            if asyncio.iscoroutine(command):
+                command.close()
+            raise
+        return await command
 
 
 class RedisTicketStore:

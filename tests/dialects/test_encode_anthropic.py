@@ -446,6 +446,18 @@ def test_a_message_stops_for_a_tool_while_a_call_waits(events, stop_reason):
     assert (delta["delta"]["stop_reason"], stop["type"]) == (stop_reason, "message_stop")
 
 
+def test_calls_without_arguments_are_closed_last():
+    """As they are where each says that it is ready: the same run makes the same frames."""
+    calls = [ev.ToolCallStarted(tool_call_id=one, name="search") for one in ("a", "b")]
+    argued = ev.ToolCallArgumentsDelta(tool_call_id="b", delta="{}")
+    ready = [ev.ToolCallReady(tool_call_id=one) for one in ("a", "b")]
+    end = ev.RunCancelled()
+    told = bodies([*calls, argued, end])
+    closed = [one["index"] for one in told if one["type"] == "content_block_stop"]
+    assert closed == [1, 0]
+    assert bodies([*calls, argued, *ready, end]) == told
+
+
 def test_nothing_is_written_after_the_end():
     body = written(ANTHROPIC, [*START, FINISHED])
     assert written(ANTHROPIC, [*START, FINISHED, *START, *message("Hi"), FINISHED]) == body

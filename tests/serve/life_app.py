@@ -37,7 +37,7 @@ from streamtrace.serve.run import Settings
 from streamtrace.serve.runs import Runs
 from streamtrace.sinks.prometheus import PrometheusSink, metrics_app
 
-TTL_S = 0.3
+TTL_S = 0.1
 DRAIN_S = 0.5
 
 going: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
@@ -171,4 +171,4 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 plain = Starlette(routes=[Route("/ready", ready)])
-observed = StreamTraceMiddleware(app, sinks=[PrometheusSink()])
+observed = StreamTraceMiddleware(routed, sinks=[PrometheusSink()])

@@ -53,6 +53,7 @@ def test_the_router_needs_no_more_than_starlette():
         ("joserfc", "JwtAuth", "jwt"),
         ("limits", "RateLimit", "limits"),
         ("redis", "RedisLeases", "redis"),
+        ("redis", "RedisLog", "redis"),
     ],
 )
 def test_a_missing_package_is_named_with_its_extra(package: str, name: str, extra: str) -> None:

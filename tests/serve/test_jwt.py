@@ -26,11 +26,12 @@ from streamtrace.serve.jwt import ALGORITHMS, MAX_LEEWAY_S, JwtAuth
 SECRET = b"0123456789abcdef0123456789abcdef"
 LONG_SECRET = SECRET * 2
 NOW = int(time.time())
+DAY_S = 24 * 3600  # the tests may run long after they were collected
 CLAIMS: dict[str, Any] = {
     "sub": "alice",
     "aud": "chat",
     "iss": "https://login.example",
-    "exp": NOW + 3600,
+    "exp": NOW + DAY_S,
     "org": "acme",
 }
 
@@ -152,8 +153,8 @@ FORGED: dict[str, str] = {
     "expires as true": signed({**CLAIMS, "exp": True}),
     "never expires": signed(without("exp")),
     "expires at NaN": signed({**CLAIMS, "exp": float("nan")}),
-    "not yet valid": signed({**CLAIMS, "nbf": NOW + 600}),
-    "issued in the future": signed({**CLAIMS, "iat": NOW + 600}),
+    "not yet valid": signed({**CLAIMS, "nbf": NOW + DAY_S}),
+    "issued in the future": signed({**CLAIMS, "iat": NOW + DAY_S}),
     "other audience": signed({**CLAIMS, "aud": "billing"}),
     "other audiences": signed({**CLAIMS, "aud": ["billing", "mail"]}),
     "audience within another": signed({**CLAIMS, "aud": "chat2"}),

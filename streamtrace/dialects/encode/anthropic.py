@@ -307,8 +307,9 @@ class AnthropicEncoder(TableEncoder):
             yield self._message_delta(self._stop_reason)
 
     def _close_all(self) -> Iterator[Frame]:
+        """Calls without arguments last: a call that is ready without any is kept open as well."""
         yield from self._close_block()
-        for said_id in list(self._calls):
+        for said_id in sorted(self._calls, key=lambda one: not self._calls[one].has_arguments):
             yield from self._complete(said_id)
 
     def _stop(self, stop_reason: str) -> Iterator[Frame]:

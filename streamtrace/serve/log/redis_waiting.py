@@ -20,7 +20,7 @@ from typing import Any
 from streamtrace.core.errors import LogUnavailable
 from streamtrace.serve.log.redis_scripts import NUDGE
 from streamtrace.serve.log.waiters import Waiter, heard, wake
-from streamtrace.serve.redis_stores import NO_ANSWER, Client
+from streamtrace.serve.redis_stores import Client
 
 MAX_STREAMS = 1_000
 PAUSE_S = 0.005
@@ -38,7 +38,7 @@ class Waiting:
     """
 
     def __init__(self, blocks: Client, asks: Client, nudge: str) -> None:
-        self._redis = blocks.redis
+        self._blocks = blocks
         self._asks = asks
         self._script = asks.redis.register_script(NUDGE)
         self._nudge = nudge
@@ -92,9 +92,10 @@ class Waiting:
             behind[self._nudge] = f"{self._nudges}-0"
             self._asked = asked
             try:
-                found = await self._redis.xread(behind, count=1, block=_BLOCK_MS)
+                asking = self._blocks.redis.xread(behind, count=1, block=_BLOCK_MS)
+                found = await self._blocks.ask(asking)
                 woken = [bytes(stream).decode() for stream in _names(found)]
-            except NO_ANSWER:
+            except LogUnavailable:
                 woken = list(asked)
             self._asked = None
             for stream in woken:

@@ -145,7 +145,9 @@ async def test_a_file_of_another_version_is_left_alone(path: Path, log: SqliteLo
     other.close()
     with pytest.raises(LogUnavailable):
         await log.create(KEY, OWNER, b"")
-    assert sqlite3.connect(path).execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+    other = sqlite3.connect(path)
+    assert other.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+    other.close()
 
 
 async def test_what_was_kept_for_long_enough_leaves_the_file(path: Path) -> None:
