@@ -129,10 +129,10 @@ async def settled(middleware: App) -> None:
     """
     if not isinstance(middleware, StreamTraceMiddleware):
         return
-    while True:
-        await caught_up()
-        if not middleware.active():
-            break
+    await _rested()  # streams that ended wait for no round of the pump
+    while middleware.active():
+        await asyncio.sleep(POLL_S)
+        await _rested()
     await asyncio.to_thread(_flush, middleware.sinks)
     for name, stats in middleware.stats().items():
         if stats.dropped or stats.queued:
@@ -140,12 +140,17 @@ async def settled(middleware: App) -> None:
 
 
 async def caught_up() -> None:
-    """Until the pump has decoded all that came so far. To ask the middleware would cost too much.
-
-    The pump begins within INTERVAL_S, and then works at each turn of the loop for a slice at most:
-    so a turn that is much shorter than a slice is its last, or one without it.
-    """
+    """Until the pump has decoded all that came so far: it begins within INTERVAL_S."""
     await asyncio.sleep(1.1 * INTERVAL_S)
+    await _rested()
+
+
+async def _rested() -> None:
+    """Until the pump has no more to do in this round. To ask the middleware would cost too much.
+
+    It works at each turn of the loop for a slice at most: so a turn that is much shorter than a
+    slice is its last, or one without it.
+    """
     while True:
         began_ns = time.perf_counter_ns()
         await asyncio.sleep(0)
