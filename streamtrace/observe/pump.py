@@ -28,7 +28,7 @@ from typing import Protocol
 from streamtrace.observe.tap import Budget
 from streamtrace.observe.tcp_diag import TcpDiag
 
-SLICE_NS = 500_000
+SLICE_NS = 200_000
 INTERVAL_S = 0.25
 """How long chunks may wait: what a piece of work costs by itself is then shared by several."""
 LINGER_S = 1.0

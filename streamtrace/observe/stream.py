@@ -382,6 +382,7 @@ class Stream:
 
     def _done(self) -> None:
         self._exchange = _DONE
+        self.tap.close()
         self._forget(self)
 
     def _labels(self, agent: str | None) -> Labels:

@@ -156,6 +156,15 @@ class Tap:
         self._leased_bytes = self.room_bytes = 0
         self._at_rest = True
 
+    def close(self) -> None:
+        """The stream is over, and its tap at rest: what still comes is lost, and nobody is told.
+
+        Else tap and stream would hold each other until the garbage collector finds them: so it is
+        called more often, and the more streams are open, the longer all wait for it.
+        """
+        self._schedule = _tell_nobody
+        self._max_bytes = 0
+
     def _add_stalls(self) -> None:
         """The time in `send` of those that are sent, all at once. They are sent in their order."""
         sent, began = self._sent.copy(), self._unsent
@@ -177,5 +186,9 @@ class Tap:
         last.lost_bytes += lost_bytes
 
 
-SHUT = Tap(Budget(0), 0, lambda soon: None)
+def _tell_nobody(soon: bool) -> None:
+    """For taps whose stream is over."""
+
+
+SHUT = Tap(Budget(0), 0, _tell_nobody)
 """Where there is no stream: the path finds no room here, and cannot make any."""

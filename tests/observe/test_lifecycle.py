@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -228,3 +229,49 @@ async def test_ten_thousand_aborted_streams_leave_nothing_behind() -> None:
     assert threading.active_count() == threads
     assert open_files() == files
     assert len(gc.get_objects()) - objects < 1000
+
+
+@pytest.mark.parametrize("ending", ["ends", "raises", "is cancelled", "goes on after a drain"])
+async def test_no_stream_waits_for_the_garbage_collector(ending: str) -> None:
+    """What a stream held is free when it is over: the collector, which stops the loop, is called
+    no more often for it."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(start())
+        await send(body(TOKEN))
+        await scope["go_on"].wait()
+        if ending == "raises":
+            raise ValueError
+        await send(body(TOKEN))
+        await send(body(more=False))
+
+    async def take(message: Any) -> None:
+        """A client that takes everything."""
+
+    middleware = StreamTraceMiddleware(app, sinks=[])
+
+    async def one() -> None:
+        go_on = asyncio.Event()
+        scope = http_scope(go_on=go_on)
+        task = asyncio.create_task(middleware(scope, None, take))  # type: ignore[arg-type]
+        await until(lambda: bool(middleware.active()))
+        if ending == "goes on after a drain":
+            await middleware.drain()
+        if ending == "is cancelled":
+            task.cancel()
+        go_on.set()
+        await asyncio.wait([task])
+        assert task.cancelled() == (ending == "is cancelled")
+        assert task.cancelled() or bool(task.exception()) == (ending == "raises")
+        await settle(middleware)
+
+    for _ in range(3):
+        await one()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            await one()
+        assert gc.collect() < 20
+    finally:
+        gc.enable()
