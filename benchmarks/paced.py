@@ -51,7 +51,13 @@ GROUPS = (
     Group(
         TARGET_STREAMS,
         RATE,
-        ("bare", "no sinks", "all sinks", "OpenTelemetry ASGI, without send/receive"),
+        (
+            "bare",
+            "pass-through",
+            "no sinks",
+            "all sinks",
+            "OpenTelemetry ASGI, without send/receive",
+        ),
         rounds=4,
         seconds=4,
     ),
