@@ -32,7 +32,7 @@ from streamtrace.core.jsonio import MAX_ID_CHARS, as_count
 from streamtrace.core.names import GAP_BUCKETS_S
 from streamtrace.core.outcome import StreamEnd, decide, word
 from streamtrace.core.parts import OpenGeneration, OpenToolCall
-from streamtrace.core.summary import ErrorInfo, ModelUsage, RunSummary, Step, TokenCounts
+from streamtrace.core.summary import ErrorInfo, ModelUsage, RunSummary, Step, TokenCounts, add_up
 
 MAX_PARTS = 1024
 """Most generations, tool calls, steps or messages that one run remembers, of each."""
@@ -193,7 +193,7 @@ class RunMachine:
         usage_by_model = self._usage_by_model()
         if len(self._run_usage) == 1 and not self._usage_of_runs_before:
             self._name_the_model(*next(iter(self._run_usage)))
-        usage = _add_up([entry.usage for entry in usage_by_model])
+        usage = add_up(entry.usage for entry in usage_by_model)
         is_whole = terminal is not None or (status == "completed" and not needs_terminal)
         if usage is not None and not is_whole:
             self.issues["usage_partial"] = 1
@@ -547,15 +547,3 @@ def _overlay(old: TokenCounts | None, new: TokenCounts) -> TokenCounts:
         name: value for name, value in msgspec.structs.asdict(new).items() if value is not None
     }
     return msgspec.structs.replace(old, **known)
-
-
-def _add_up(counts: list[TokenCounts]) -> TokenCounts | None:
-    """Sums of what is known; a field that nobody reported stays absent."""
-    if not counts:
-        return None
-    total = TokenCounts()
-    for name in _TOKEN_FIELDS:
-        known = [value for one in counts if (value := getattr(one, name)) is not None]
-        if known:
-            setattr(total, name, sum(known))
-    return total

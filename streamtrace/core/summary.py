@@ -9,6 +9,7 @@ that JSON is a public contract, described in docs/run-summary.md.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Literal
@@ -39,6 +40,17 @@ class TokenCounts(msgspec.Struct, kw_only=True):
     cached_input_tokens: int | None = None
     cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
+
+
+def add_up(counts: Iterable[TokenCounts]) -> TokenCounts | None:
+    """Sums of what is known; a field that nobody reported stays absent. `None` if all are."""
+    sums: dict[str, int] = {}
+    for one in counts:
+        for name in TokenCounts.__struct_fields__:
+            value = getattr(one, name)
+            if value is not None:
+                sums[name] = sums.get(name, 0) + value
+    return TokenCounts(**sums) if sums else None
 
 
 class ModelUsage(msgspec.Struct, kw_only=True):

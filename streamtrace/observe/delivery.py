@@ -10,7 +10,7 @@ Rules that hold here:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -18,13 +18,13 @@ import msgspec
 from streamtrace.core.delivery import DeliveryCounts
 from streamtrace.core.sink import ContentMode, StreamInfo
 from streamtrace.core.summary import (
-    Labels,
     ModelUsage,
     RequestFacts,
     RunConnection,
     RunSummary,
     TokenCounts,
     TraceIds,
+    add_up,
 )
 from streamtrace.logs import WARNINGS
 from streamtrace.observe import trace_context
@@ -125,7 +125,7 @@ class Rest:
             transport=self._info.transport,
             trace=trace,
             connection=connection,
-            labels=_copied(self._labels),
+            labels=msgspec.structs.replace(self._labels),
             request=self._request,
             generations=run.generations[self._generations :],
             tool_calls=[call for call in run.tool_calls if call.id not in self._tool_calls],
@@ -136,7 +136,7 @@ class Rest:
             issues={},
             **dict.fromkeys(_TIMES_OF_THE_FIRST),
         )
-        summary.usage = total(entry.usage for entry in summary.usage_by_model)
+        summary.usage = add_up(entry.usage for entry in summary.usage_by_model)
         if self._price is not None:
             self._price(summary)
         info = StreamInfo(
@@ -155,7 +155,7 @@ def less(whole: list[ModelUsage], told: list[ModelUsage]) -> list[ModelUsage]:
     """What is used in `whole` and not in `told`, which may not know the models' names."""
     known = {entry.model: entry.usage for entry in told}
     if not known.keys() <= {entry.model for entry in whole}:
-        seen, used = total(known.values()), total(entry.usage for entry in whole)
+        seen, used = add_up(known.values()), add_up(entry.usage for entry in whole)
         names = [(entry.model, entry.provider) for entry in whole]
         model, provider = names[0] if len(names) == 1 else (None, None)
         left = None if used is None else _minus(used, seen)
@@ -166,17 +166,6 @@ def less(whole: list[ModelUsage], told: list[ModelUsage]) -> list[ModelUsage]:
         if left is not None:
             rest.append(ModelUsage(model=entry.model, provider=entry.provider, usage=left))
     return rest
-
-
-def total(usages: Iterable[TokenCounts]) -> TokenCounts | None:
-    """The sum; what none of them tells stays absent."""
-    sums: dict[str, int] = {}
-    for usage in usages:
-        for name in _COUNTS:
-            count = getattr(usage, name)
-            if count is not None:
-                sums[name] = sums.get(name, 0) + count
-    return TokenCounts(**sums) if sums else None
 
 
 def _minus(usage: TokenCounts, told: TokenCounts | None) -> TokenCounts | None:
@@ -204,7 +193,3 @@ def _detached(connection: RunConnection | None) -> RunConnection | None:
         thread_id=connection.thread_id,
         traceparent=connection.traceparent,
     )
-
-
-def _copied(labels: Labels) -> Labels:
-    return msgspec.structs.replace(labels)

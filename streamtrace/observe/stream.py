@@ -205,8 +205,7 @@ class Stream:
         self._pump.add(self, soon=soon)
 
     def _work(self, deadline_ns: int) -> bool:
-        if self._exchange is _DONE:  # drained, and the app goes on all the same
-            self._empty_tap()
+        if self._exchange is _DONE:  # its record is made, and something failed behind that
             return False
         if self._broken:
             return self._work_broken()

@@ -13,8 +13,8 @@ from support.followed import Reader, Told, numbered
 from streamtrace import RunSummary, StreamTraceMiddleware
 from streamtrace.core import events as ev
 from streamtrace.core.spans import project
-from streamtrace.core.summary import ModelUsage, TokenCounts
-from streamtrace.observe.delivery import less, total
+from streamtrace.core.summary import ModelUsage, TokenCounts, add_up
+from streamtrace.observe.delivery import less
 from streamtrace.serve import AgentRouter
 from streamtrace.serve.log.base import LogBounds
 from streamtrace.serve.log.memory import MemoryLog
@@ -274,8 +274,8 @@ def test_what_is_left_to_be_told(whole: Any, told: Any, rest: Any) -> None:
 
 
 def test_what_nobody_tells_stays_absent() -> None:
-    assert total([]) is None
-    assert total([TokenCounts()]) is None
-    assert total([TokenCounts(input_tokens=1), TokenCounts(output_tokens=0)]) == TokenCounts(
+    assert add_up([]) is None
+    assert add_up([TokenCounts()]) is None
+    assert add_up([TokenCounts(input_tokens=1), TokenCounts(output_tokens=0)]) == TokenCounts(
         input_tokens=1, output_tokens=0
     )
