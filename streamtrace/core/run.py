@@ -18,9 +18,8 @@ Models may speak at the same time: a generation that is named again is the open 
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Callable
-from operator import sub
 from typing import Any
 
 import msgspec
@@ -28,6 +27,7 @@ import msgspec
 from streamtrace.core import events as ev
 from streamtrace.core.content import Capture, ContentPolicy
 from streamtrace.core.errors import EventOrderError
+from streamtrace.core.gaps import count_gaps
 from streamtrace.core.jsonio import MAX_ID_CHARS, as_count
 from streamtrace.core.names import GAP_BUCKETS_S
 from streamtrace.core.outcome import StreamEnd, decide, word
@@ -405,7 +405,7 @@ class RunMachine:
         self._last_output_ns = at_ns
 
     def _many_gaps(self, times: list[int], epoch_ns: int) -> None:
-        """Output came at these times: as `_gap`, but they are sorted, and counted by bucket."""
+        """Output came at these times: as `_gap`, but many at once."""
         if self._last_output_ns is None:
             self._gap(times[0] - epoch_ns)
             times = times[1:]
@@ -413,22 +413,12 @@ class RunMachine:
                 return
         before_ns = self._last_output_ns
         assert before_ns is not None
-        gaps = list(map(sub, times, [before_ns + epoch_ns, *times]))
-        longest_ns = max(gaps)
+        longest_ns, longest = count_gaps(
+            times, before_ns + epoch_ns, _GAP_EDGES_NS, self._gap_counts
+        )
         if longest_ns > (self._longest_gap_ns or 0):
             self._longest_gap_ns = longest_ns
-            self._longest_gap_at_ns = times[gaps.index(longest_ns)] - epoch_ns
-        gaps.sort()
-        counts = self._gap_counts
-        below, count = bisect_right(gaps, 0), len(gaps)
-        while below < count:  # in most streams, they are in a few buckets
-            bucket = bisect_left(_GAP_EDGES_NS, gaps[below])
-            if bucket == len(_GAP_EDGES_NS):
-                upto = count
-            else:
-                upto = bisect_right(gaps, _GAP_EDGES_NS[bucket], below)
-            counts[bucket] += upto - below
-            below = upto
+            self._longest_gap_at_ns = times[longest] - epoch_ns
         last_ns = times[-1] - epoch_ns
         self._gap_sum_ns += last_ns - before_ns
         self._last_output_ns = last_ns

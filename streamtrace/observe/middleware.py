@@ -1,12 +1,9 @@
-"""StreamTraceMiddleware: the path of every message between the app and the server.
+"""StreamTraceMiddleware: around each connection, a path that notes what passes (path.py).
 
 Rules that hold here:
 
 * Every message goes on as the same object, in the same order, whatever happens on our side. The app
   gets its own `scope`; `receive` is called only when the app calls it.
-* Per chunk: two looks at the clock and three appends to the tap. Nothing else happens to a chunk of
-  bytes in an open stream, so `observed_send` is written out for that case, call by call. Per
-  message of any other response: one check.
 * No per-request state on the middleware. No task, queue, header or byte is added.
 * What the app raises is raised again, unchanged.
 """
@@ -40,108 +37,17 @@ from streamtrace.observe.exchange import CURRENT, Exchange
 from streamtrace.observe.fanout import ContentRule, Fanout
 from streamtrace.observe.lifespan import run_lifespan
 from streamtrace.observe.messages import ended_by, http_opening, websocket_opening
+from streamtrace.observe.path import HttpPath, timed
 from streamtrace.observe.pump import InlinePump, Pumps
 from streamtrace.observe.route import route_template
 from streamtrace.observe.shutdown import close_at_exit, flush_sinks, open_middlewares
 from streamtrace.observe.stream import ActiveStream, Opening, Settings, Stream
-from streamtrace.observe.tap import ENTRY_BYTES, MAX_TAP_BYTES, MAX_TOTAL_BYTES, SHUT, Tap
+from streamtrace.observe.tap import MAX_TAP_BYTES, MAX_TOTAL_BYTES
 
 MAX_REQUEST_BYTES = 256 * 1024
 FLUSH_TIMEOUT_S = 5.0
 
 _clock = time.perf_counter_ns
-
-
-class _HttpPath:
-    """One request and its response: all messages but the chunks of bytes of an open stream.
-
-    Those are noted by the closure `send`, which is written out for them; all else has slots here,
-    and not cells of closures: fewer objects per stream for the garbage collector to walk through.
-    """
-
-    __slots__ = ("_exchange", "_max_request_bytes", "_open", "_receive", "_send", "_tap", "stream")
-
-    def __init__(
-        self,
-        exchange: Exchange,
-        open_stream: Callable[[Message], Stream | None],
-        receive: Receive,
-        send: Send,
-        max_request_bytes: int,
-    ) -> None:
-        self.stream: Stream | None = None
-        """Once the response turned out to be one."""
-        self._exchange = exchange
-        self._open: Callable[[Message], Stream | None] | None = open_stream  # until it is decided
-        self._receive = receive
-        self._send = send
-        self._max_request_bytes = max_request_bytes
-        self._tap = SHUT
-
-    async def receive(self) -> Message:
-        """Pass the message on."""
-        message = await self._receive()
-        kind = message.get("type")
-        if kind == "http.disconnect":
-            self._exchange.disconnected_ns = _clock()
-        elif kind == "http.request":
-            self._exchange.note_body(message.get("body"), self._max_request_bytes)
-        return message
-
-    def send(self) -> Send:
-        """Passes messages on, and notes the chunks of bytes of an open stream."""
-        send = self._send
-        tap, note, note_sent = SHUT, SHUT.note, SHUT.note_sent
-
-        async def observed_send(message: Message) -> None:
-            nonlocal tap, note, note_sent
-            try:
-                body = message["body"]
-                more_body = message["more_body"]
-                size = len(body) + ENTRY_BYTES
-            except (KeyError, TypeError):
-                more_body = False
-            if (
-                not more_body
-                or body.__class__ is not bytes
-                or (tap.room_bytes < size and not tap.make_room(size))
-            ):
-                await self._send_unusual(message)
-                tap = self._tap
-                note, note_sent = tap.note, tap.note_sent
-                return
-            tap.room_bytes -= size
-            at_ns = _clock()
-            note(at_ns)
-            note(body)
-            try:
-                await send(message)
-            except OSError:
-                self._exchange.disconnected_ns = at_ns
-                raise
-            finally:
-                note_sent(_clock())
-
-        return observed_send
-
-    async def _send_unusual(self, message: Message) -> None:
-        """The head, the end, what does not fit, and what is no chunk of bytes."""
-        tap, kind = self._tap, message.get("type")
-        if tap is not SHUT and kind == "http.response.body":
-            at_ns = _clock()
-            is_noted = tap.push(at_ns, message.get("body", b""))
-            await _timed(self._send, message, at_ns, self._exchange, tap, is_noted=is_noted)
-            if not message.get("more_body", False):
-                assert self.stream is not None
-                self._tap = SHUT
-                self.stream.final(at_ns, self._exchange.gone_ns(at_ns))
-            return
-        if self._open is not None and kind == "http.response.start":
-            opening, self._open = self._open, None
-            self.stream = opening(message)
-            if self.stream is not None:
-                self._tap = self.stream.tap
-        await self._send(message)
 
 
 class StreamTraceMiddleware:
@@ -298,7 +204,7 @@ class StreamTraceMiddleware:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = self._exchange(scope)
-        path = _HttpPath(
+        path = HttpPath(
             exchange,
             partial(self._open, exchange, scope, http_opening),
             receive,
@@ -307,7 +213,7 @@ class StreamTraceMiddleware:
         )
         tokens = _enter(exchange)
         try:
-            await self.app(scope, path.receive, path.send())
+            await self.app(scope, path.receive, path.sender())
         except BaseException as error:
             _end(path.stream, exchange, error)
             raise
@@ -343,7 +249,7 @@ class StreamTraceMiddleware:
             is_noted = kind == "websocket.send" and stream.tap.push(
                 at_ns, message.get("bytes") or message.get("text")
             )
-            await _timed(send, message, at_ns, exchange, stream.tap, is_noted=is_noted)
+            await timed(send, message, at_ns, exchange, stream.tap, is_noted=is_noted)
             if kind == "websocket.close":
                 observed, stream, sent = stream, None, stream
                 observed.final(at_ns, exchange.gone_ns(at_ns))
@@ -448,22 +354,6 @@ def _leave(exchange: Exchange, tokens: _Tokens) -> None:
     with contextlib.suppress(ValueError):  # closed from another context, with its own
         CURRENT.reset(tokens[0])
         CURRENT_DELIVERY.reset(tokens[1])
-
-
-async def _timed(
-    send: Send, message: Message, at_ns: int, exchange: Exchange, tap: Tap, *, is_noted: bool
-) -> None:
-    """Send it at `at_ns`, and tell how long that took."""
-    try:
-        await send(message)
-    except OSError:
-        exchange.disconnected_ns = at_ns
-        raise
-    finally:
-        if is_noted:
-            tap.note_sent(_clock())
-        else:
-            tap.add_stall(_clock() - at_ns)
 
 
 def _by_own_name(dialects: Sequence[Dialect]) -> dict[str, Dialect]:

@@ -20,11 +20,15 @@ from streamtrace.core.run import RunMachine
 from streamtrace.core.summary import RunSummary
 from streamtrace.dialects.base import LINE_HEADERS, LINE_MEDIA_TYPES, Decoder, Dialect, Head
 from streamtrace.dialects.detect import BUILT_IN, UNKNOWN, Detector
+from streamtrace.observe.notes import Alike
 from streamtrace.observe.template import MAX_TRIES, Template, template_of
 
 MAX_ALIKE = 128
 MAX_ALIKE_BYTES = 32 * 1024
 """Most chunks that are read between two looks at the clock, and about their bytes."""
+MAX_SHAPED = 256
+MAX_PIECE_BYTES = 256
+"""The same of those that the tap found to be alike, and most bytes in which one of them differs."""
 
 Listener = Callable[[Event, int], None]
 
@@ -134,6 +138,32 @@ class Pipeline:
         end = start + 2 * len(chunks)
         self.machine.grow(template.event, text, entries[start:end:2], epoch_ns)
         return end
+
+    def feed_shaped(self, alike: Alike, epoch_ns: int) -> None:
+        """Of chunks that are alike: many, if they say more of the same text, else one.
+
+        `epoch_ns` is the start on the clock of their times.
+        """
+        template = self._template
+        if template is not None and self._listener is None and self._is_shape(template, alike):
+            told = alike.read_texts(MAX_SHAPED)
+            if told is not None:
+                text, times, size = told
+                self.frames += len(times)
+                self.body_bytes += size
+                self.machine.grow(template.event, text, times, epoch_ns)
+                return
+        at_ns, body = alike.read()
+        if template is None or not self._feed_each(template, [body], [at_ns], 0, epoch_ns):
+            self.feed(body, at_ns - epoch_ns)
+
+    def _is_shape(self, template: Template, alike: Alike) -> bool:
+        around_bytes = len(alike.before) + len(alike.behind)
+        return (
+            template.before == alike.before
+            and template.behind == alike.behind
+            and around_bytes + MAX_PIECE_BYTES <= self._max_frame_bytes
+        )
 
     def _feed_each(
         self,

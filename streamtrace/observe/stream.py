@@ -32,10 +32,11 @@ from streamtrace.observe.client_lag import NOT_ASKED, ClientLag
 from streamtrace.observe.delivery import Rest
 from streamtrace.observe.exchange import Exchange
 from streamtrace.observe.fanout import Fanout
+from streamtrace.observe.notes import Alike, Gap
 from streamtrace.observe.pipeline import Pipeline
 from streamtrace.observe.pump import InlinePump, Pump
 from streamtrace.observe.route import UNMATCHED
-from streamtrace.observe.tap import Gap, Tap
+from streamtrace.observe.tap import Tap
 
 PIECE_BYTES = 16 * 1024
 """Most bytes decoded between two looks at the clock; about a fifth of a millisecond."""
@@ -217,12 +218,17 @@ class Stream:
                 if not self._entries:
                     break
             pipeline = self._pipeline or self._begin()
-            position = self._position
-            if not self._offset:
+            position, body = self._position, self._entries[self._position + 1]
+            if body.__class__ is Alike:
+                pipeline.feed_shaped(body, self._exchange.started_ns)
+                self._position += 0 if body else 2
+            elif not self._offset:
                 self._position = pipeline.feed_alike(
                     self._entries, position, self._exchange.started_ns
                 )
-            if self._position == position:
+                if self._position == position:
+                    self._step(pipeline)
+            else:
                 self._step(pipeline)
             if time.perf_counter_ns() >= deadline_ns:
                 return True

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from support.apps import DONE, TOKENS
 from support.asgi import Server, body, start, until
+from support.clock import clock
 
 from streamtrace import (
     StreamTraceMiddleware,
@@ -55,8 +56,7 @@ async def test_send_stall_is_the_time_that_send_took() -> None:
             now_ns += next(waits_ns)
 
     middleware = StreamTraceMiddleware(app, sinks=[sink])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("streamtrace.observe.middleware._clock", lambda: now_ns)
+    with clock(lambda: now_ns):
         await Slow().run(middleware)
     await middleware.drain()
     [run] = sink.runs
@@ -88,8 +88,7 @@ async def test_token_times_are_those_of_the_messages_that_brought_them() -> None
         await send(body(more=False))
 
     middleware = StreamTraceMiddleware(app, sinks=[sink])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("streamtrace.observe.middleware._clock", lambda: now_ns)
+    with clock(lambda: now_ns):
         await Server().run(middleware)
     await middleware.drain()
     [run] = sink.runs
@@ -116,10 +115,8 @@ async def test_the_time_in_a_send_that_never_returned_counts() -> None:
 
     sink = RecordingSink()
     middleware = StreamTraceMiddleware(app, sinks=[sink])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("streamtrace.observe.middleware._clock", lambda: now_ns)
-        with pytest.raises(TimeoutError):
-            await Stuck().run(middleware)
+    with clock(lambda: now_ns), pytest.raises(TimeoutError):
+        await Stuck().run(middleware)
     await middleware.drain()
     assert (sink.runs[0].send_stall_ns, sink.runs[0].longest_send_stall_ns) == (500, 500)
 
@@ -137,8 +134,7 @@ async def test_a_jump_of_the_wall_clock_moves_no_duration() -> None:
             await send(body(data, more=bool(data)))
 
     middleware = StreamTraceMiddleware(app, sinks=[sink])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("streamtrace.observe.middleware._clock", lambda: now_ns)
+    with clock(lambda: now_ns), pytest.MonkeyPatch.context() as patch:
         patch.setattr("time.time_ns", lambda: wall_ns)
         await Server().run(middleware)
     await middleware.drain()
