@@ -17,6 +17,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from setuptools import Distribution, Extension
 
 NAME = f"streamtrace/speedups{EXTENSION_SUFFIXES[0]}"
+FLAGS = [] if os.name == "nt" else ["-O3", "-g0"]
 
 
 class Speedups(BuildHookInterface[Any]):
@@ -48,7 +49,9 @@ class Speedups(BuildHookInterface[Any]):
 
 def compiled(source: Path, directory: Path) -> Path:
     """Where the library is, if it could be built; else setuptools says why not."""
-    extension = Extension("streamtrace.speedups", [source.name], optional=True)
+    extension = Extension(
+        "streamtrace.speedups", [source.name], optional=True, extra_compile_args=FLAGS
+    )
     command: Any = Distribution({"ext_modules": [extension]}).get_command_obj("build_ext")
     command.build_lib = command.build_temp = str(directory)
     command.ensure_finalized()

@@ -33,7 +33,16 @@ from benchmarks.flows import (
     flow_through,
     hold_open,
 )
-from benchmarks.inprocess import SETUPS, App, Setup, Witness, close, otel, traced
+from benchmarks.inprocess import (
+    SETUPS,
+    App,
+    Setup,
+    Witness,
+    close,
+    looking_often,
+    otel,
+    traced,
+)
 from benchmarks.receivers import Receivers
 from benchmarks.streams import ag_ui, openai
 from streamtrace.core.events import Event
@@ -64,7 +73,7 @@ def run(short: bool) -> dict[str, Any]:
     """Everything, as it goes into the JSON file."""
     take = slice(SHORT if short else None)
     count = 1 if short else ROUNDS
-    with Receivers() as receivers:
+    with Receivers() as receivers, looking_often():
         return {
             "length": asyncio.run(lengths(LENGTHS[take], count, receivers)),
             "open": asyncio.run(open_streams(OPEN[take], count, receivers)),

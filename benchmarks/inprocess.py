@@ -8,9 +8,10 @@ nothing may be won by work that was not done.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -20,7 +21,7 @@ from benchmarks.receivers import Receivers
 from streamtrace import StreamTraceMiddleware
 from streamtrace.core.sink import ContentMode, Sink, StreamInfo
 from streamtrace.core.summary import RunSummary
-from streamtrace.observe.pump import INTERVAL_S, SLICE_NS
+from streamtrace.observe import pump
 from streamtrace.sinks.langfuse import LangfuseSink
 from streamtrace.sinks.otel import OTelSink
 from streamtrace.sinks.prometheus import PrometheusSink
@@ -46,6 +47,7 @@ ASKED = json.dumps(
 
 FLUSH_S = 60.0
 POLL_S = 0.005
+LOOKS_EVERY_S = 0.02
 QUEUED_RUNS = 16384
 """Room for all that ends at once: a benchmark ends its streams as no server does."""
 
@@ -139,9 +141,19 @@ async def settled(middleware: App) -> None:
             raise RuntimeError(f"{name} did not export everything: {stats}")
 
 
+@contextlib.contextmanager
+def looking_often() -> Iterator[None]:
+    """Inside of the block the pump waits for LOOKS_EVERY_S only, and so do we."""
+    before_s, pump.INTERVAL_S = pump.INTERVAL_S, LOOKS_EVERY_S
+    try:
+        yield
+    finally:
+        pump.INTERVAL_S = before_s
+
+
 async def caught_up() -> None:
-    """Until the pump has decoded all that came so far: it begins within INTERVAL_S."""
-    await asyncio.sleep(1.1 * INTERVAL_S)
+    """Until the pump has decoded all that came so far: it begins within its interval."""
+    await asyncio.sleep(1.1 * pump.INTERVAL_S)
     await _rested()
 
 
@@ -154,7 +166,7 @@ async def _rested() -> None:
     while True:
         began_ns = time.perf_counter_ns()
         await asyncio.sleep(0)
-        if time.perf_counter_ns() - began_ns < SLICE_NS / 4:
+        if time.perf_counter_ns() - began_ns < pump.SLICE_NS / 4:
             return
         await asyncio.sleep(POLL_S)
 

@@ -22,7 +22,7 @@
 
 #define ENTRY_BYTES 144    /* what an entry costs beside its body */
 #define PIECE_BYTES 24     /* what a piece costs beside its bytes: its time, its line end, growth */
-#define MAX_PIECE_BYTES 256
+#define MAX_PIECE_BYTES 1024
 #define MAX_SHAPE_BYTES 4096
 #define MAX_TRIES 16       /* shapes that are guessed until the notes are taken */
 #define MAX_BUCKETS 64
@@ -30,8 +30,21 @@
 static PyObject *str_body, *str_more_body, *str_make_room, *str_send_unusual, *str_tap,
     *str_disconnected_ns, *str_throw, *str_close;
 
-/* Inside of a JSON string, bytes that stand for themselves: see `_SAFE` in observe/template.py. */
-static char is_safe[256];
+/* What is in the bytes of a piece: anything that does not stand for itself inside of a JSON string
+   (see `_SAFE` in observe/template.py), and anything but ASCII. No way out of the loop, so that
+   compilers make it one over many bytes at a time. */
+enum { UNSAFE = 1, WIDE = 0x80 };
+
+static inline int
+kinds_of(const char *piece, Py_ssize_t size)
+{
+    unsigned char kinds = 0;
+    for (Py_ssize_t i = 0; i < size; i++) {
+        unsigned char byte = (unsigned char)piece[i];
+        kinds |= (byte < 0x20) | (byte == '"') | (byte == '\\') | (byte & WIDE);
+    }
+    return kinds;
+}
 
 /* What tests read the time from, if anything: a time that cannot be told is 0. */
 static PyObject *clock_of_tests;
@@ -180,22 +193,29 @@ joined_text(const char *pieces, Py_ssize_t size, Py_ssize_t count, int is_ascii)
 }
 
 static PyObject *
-Alike_read_texts(Alike *self, PyObject *arg)
+Alike_read_texts(Alike *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    Py_ssize_t most = PyLong_AsSsize_t(arg);
-    if (most == -1 && PyErr_Occurred()) {
+    Py_ssize_t most = nargs == 2 ? PyLong_AsSsize_t(args[0]) : -1;
+    Py_ssize_t most_bytes = nargs == 2 ? PyLong_AsSsize_t(args[1]) : -1;
+    if (most < 1 || most_bytes < 1) {
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_ValueError, "read_texts() takes most and most_bytes, above 0");
+        }
         return NULL;
     }
-    Py_ssize_t left = self->count - self->position;
-    Py_ssize_t count = most < left ? most : left;
+    Py_ssize_t left = self->count - self->position, count = 0;
     const char *begin = self->pieces + self->offset, *end = begin;
-    if (count == left) {
-        end = self->pieces + self->pieces_size;
+    const char *all = self->pieces + self->pieces_size;
+    if (left <= most && all - begin <= most_bytes) {
+        count = left;
+        end = all;
     }
-    else {
-        for (Py_ssize_t i = 0; i < count; i++) {
-            end = (const char *)memchr(end, '\n', self->pieces + self->pieces_size - end) + 1;
+    for (; count < left && count < most; count++) {
+        const char *next = (const char *)memchr(end, '\n', all - end) + 1;
+        if (count && next - begin > most_bytes) {
+            break;
         }
+        end = next;
     }
     PyObject *text = joined_text(begin, end - begin, count, self->is_ascii);
     if (text == NULL) {
@@ -218,7 +238,7 @@ Alike_read_texts(Alike *self, PyObject *arg)
 
 static PyMethodDef Alike_methods[] = {
     {"read", (PyCFunction)Alike_read, METH_NOARGS, NULL},
-    {"read_texts", (PyCFunction)Alike_read_texts, METH_O, NULL},
+    {"read_texts", (PyCFunction)(void (*)(void))Alike_read_texts, METH_FASTCALL, NULL},
     {NULL},
 };
 
@@ -372,12 +392,7 @@ piece_size(Notes *self, const char *data, Py_ssize_t size)
         || memcmp(data + size - back, PyBytes_AS_STRING(self->behind), back) != 0) {
         return -1;
     }
-    for (Py_ssize_t i = 0; i < inside; i++) {
-        if (!is_safe[(unsigned char)data[front + i]]) {
-            return -1;
-        }
-    }
-    return inside;
+    return kinds_of(data + front, inside) & UNSAFE ? -1 : inside;
 }
 
 /* A shape that this chunk and the one before have in common, up to the quotes around what differs.
@@ -454,14 +469,10 @@ append_piece(Notes *self, int64_t at_ns, const char *piece, Py_ssize_t size)
         return -1;
     }
     self->times[self->count++] = at_ns;
-    char *to = self->pieces + self->pieces_size, high = 0;
-    for (Py_ssize_t i = 0; i < size; i++) {
-        to[i] = piece[i];
-        high |= piece[i];
-    }
-    to[size] = '\n';
+    memcpy(self->pieces + self->pieces_size, piece, size);
+    self->pieces[self->pieces_size + size] = '\n';
     self->pieces_size += size + 1;
-    self->is_ascii &= !(high & 0x80);
+    self->is_ascii &= !(kinds_of(piece, size) & WIDE);
     return 0;
 }
 
@@ -1152,9 +1163,6 @@ PyInit_speedups(void)
             return NULL;
         }
     }
-    for (int byte = 0x20; byte < 0x100; byte++) {
-        is_safe[byte] = byte != '"' && byte != '\\';
-    }
     PyTypeObject *types[] = {&Alike_Type, &Notes_Type, &Sender_Type, &Sending_Type};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         if (PyType_Ready(types[i]) < 0) {
@@ -1165,7 +1173,8 @@ PyInit_speedups(void)
     if (module == NULL || PyModule_AddObjectRef(module, "Alike", (PyObject *)&Alike_Type) < 0
         || PyModule_AddObjectRef(module, "Notes", (PyObject *)&Notes_Type) < 0
         || PyModule_AddObjectRef(module, "Sender", (PyObject *)&Sender_Type) < 0
-        || PyModule_AddIntMacro(module, ENTRY_BYTES) < 0) {
+        || PyModule_AddIntMacro(module, ENTRY_BYTES) < 0
+        || PyModule_AddIntMacro(module, MAX_PIECE_BYTES) < 0) {
         Py_XDECREF(module);
         return NULL;
     }

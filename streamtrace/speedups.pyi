@@ -9,6 +9,7 @@ from typing import Any, final
 from streamtrace.observe.asgi_types import Message, Send
 
 ENTRY_BYTES: int
+MAX_PIECE_BYTES: int
 
 def count_gaps(
     times: list[int], before_ns: int, edges_ns: tuple[int, ...], counts: list[int]
@@ -31,9 +32,9 @@ class Alike:
     def read(self) -> tuple[int, bytes]:
         """The time and the bytes of the next chunk. Raises IndexError if all were read."""
 
-    def read_texts(self, most: int) -> tuple[str, list[int], int] | None:
-        """Of the next chunks, at most so many: what stands inside, joined; their times; and how
-        many bytes they were. `None`, and nothing is read, if one of them is not UTF-8."""
+    def read_texts(self, most: int, most_bytes: int) -> tuple[str, list[int], int] | None:
+        """Of the next chunks, at most so many, and about so many bytes of text: the text, their
+        times, and how many bytes they were. `None`, and nothing is read, if it is not UTF-8."""
 
 class Notes:
     """`observe.notes.NotesInPython`, but chunks of one shape are kept as an Alike: of each, only

@@ -26,9 +26,11 @@ from streamtrace.observe.template import MAX_TRIES, Template, template_of
 MAX_ALIKE = 128
 MAX_ALIKE_BYTES = 32 * 1024
 """Most chunks that are read between two looks at the clock, and about their bytes."""
-MAX_SHAPED = 256
-MAX_PIECE_BYTES = 256
-"""The same of those that the tap found to be alike, and most bytes in which one of them differs."""
+MAX_SHAPED = 512
+MAX_SHAPED_BYTES = 16 * 1024
+"""The same of chunks that the tap found to be alike, by what they differ in."""
+MAX_PIECE_BYTES = 1024
+"""Most bytes in which such a chunk differs from the others."""
 
 Listener = Callable[[Event, int], None]
 
@@ -146,7 +148,7 @@ class Pipeline:
         """
         template = self._template
         if template is not None and self._listener is None and self._is_shape(template, alike):
-            told = alike.read_texts(MAX_SHAPED)
+            told = alike.read_texts(MAX_SHAPED, MAX_SHAPED_BYTES)
             if told is not None:
                 text, times, size = told
                 self.frames += len(times)

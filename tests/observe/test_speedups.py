@@ -15,14 +15,16 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.recordings import STREAMS, blocks
 
 from streamtrace.core.content import ContentPolicy
 from streamtrace.core.gaps import count_gaps_in_python
 from streamtrace.core.outcome import StreamEnd
 from streamtrace.core.run import _GAP_EDGES_NS
+from streamtrace.core.summary import RunSummary
 from streamtrace.dialects.base import Head
 from streamtrace.observe.notes import NotesInPython
-from streamtrace.observe.pipeline import Pipeline
+from streamtrace.observe.pipeline import MAX_PIECE_BYTES, Pipeline
 from streamtrace.observe.tap import ENTRY_BYTES, SHUT, Budget, Tap
 
 speedups = pytest.importorskip("streamtrace.speedups", exc_type=ImportError)
@@ -140,22 +142,33 @@ def test_every_chunk_is_noted_as_it_was_and_sent_as_it_is(
 def test_a_run_is_the_same_as_from_each_chunk_by_itself(
     bodies: list[bytes], looks: set[int]
 ) -> None:
-    sender, path, _ = opened()
-    short = Pipeline(HEAD, policy=ContentPolicy(keep=True, room_bytes=1 << 20))
-    whole = Pipeline(HEAD, policy=ContentPolicy(keep=True, room_bytes=1 << 20))
-    ticks = itertools.count(0, 7_000_000)
+    assert run_of(bodies, HEAD, looks) == run_of(bodies, HEAD)
+
+
+@pytest.mark.parametrize("stream", [one for one in STREAMS if not one.lines], ids=str)
+def test_a_recording_tells_the_same_run(stream: Any) -> None:
+    bodies = blocks(stream.body)
+    assert run_of(bodies, stream.head, looks={len(bodies) // 2}) == run_of(bodies, stream.head)
+
+
+def run_of(bodies: list[bytes], head: Head, looks: set[int] | None = None) -> RunSummary:
+    """From what the tap made of the chunks, taken behind some of them; or from each by itself."""
+    pipeline = Pipeline(head, policy=ContentPolicy(keep=True, room_bytes=1 << 20))
+    sender, path, _ = opened(max_bytes=1 << 30)
+    ticks = itertools.count(0, 7_000_000)  # read twice for each chunk
     speedups.set_clock(lambda: next(ticks))
     try:
         for number, body in enumerate(bodies):
-            at_ns = number * 14_000_000  # each is looked at the clock for twice
-            step(sender(chunk(body)))
-            whole.feed(body, at_ns)
-            if number in looks or number == len(bodies) - 1:
-                work_off(short, path.tap.take())
+            if looks is None:
+                pipeline.feed(body, number * 14_000_000)
+            else:
+                step(sender(chunk(body)))
+            if looks is not None and (number in looks or number == len(bodies) - 1):
+                work_off(pipeline, path.tap.take())
     finally:
         speedups.set_clock(None)
     end = StreamEnd(at_ns=len(bodies) * 14_000_000, final=True)
-    assert short.close(end, started_at_ns=0) == whole.close(end, started_at_ns=0)
+    return pipeline.close(end, started_at_ns=0)
 
 
 def work_off(pipeline: Pipeline, entries: list[Any]) -> None:
@@ -175,7 +188,7 @@ def test_of_chunks_alike_only_what_differs_is_kept() -> None:
     assert entries[1] == frame("one")
     [alike] = entries[3::2]
     assert (alike.before + b"*" + alike.behind, len(alike)) == (frame("*"), 3)
-    text, times, size = alike.read_texts(2)
+    text, times, size = alike.read_texts(2, 1000)
     assert (text, len(times), size) == ("twothree", 2, len(frame("two") + frame("three")))
     assert alike.read()[1] == frame("four")
     assert len(alike) == 0
@@ -183,15 +196,28 @@ def test_of_chunks_alike_only_what_differs_is_kept() -> None:
         alike.read()
 
 
+def test_texts_are_read_in_parts() -> None:
+    sender, path, _ = opened()
+    for word in ("", "one", "two", "ü", "four", "five"):
+        step(sender(chunk(frame(word))))
+    alike = path.tap.take()[-1]
+    assert [alike.read_texts(*most)[0] for most in ((1, 9), (9, 5), (9, 1), (9, 10))] == [
+        "one", "two", "ü", "fourfive"
+    ]  # fmt: skip
+    for wrong in ((), (1,), (0, 1), (1, 0), ("a", 1)):
+        with pytest.raises((ValueError, TypeError)):
+            alike.read_texts(*wrong)
+
+
 def test_what_is_no_text_is_not_read_as_such() -> None:
     sender, path, _ = opened()
     for piece in (b"one", b"two", b"\xff", b"\xc3", b"\xbc", "ü".encode()):
         step(sender(chunk(b'{"a":"' + piece + b'"}')))
     alike = path.tap.take()[-1]
-    assert alike.read_texts(1) == ("two", alike_times(alike, 1), 11)
-    assert alike.read_texts(9) is None
+    assert alike.read_texts(1, 1000) == ("two", alike_times(alike, 1), 11)
+    assert alike.read_texts(9, 1000) is None
     assert [alike.read()[1][6:-2] for _ in range(3)] == [b"\xff", b"\xc3", b"\xbc"]
-    assert alike.read_texts(9)[0] == "ü"
+    assert alike.read_texts(9, 1000)[0] == "ü"
 
 
 def alike_times(alike: Any, count: int) -> Any:
@@ -244,6 +270,7 @@ def test_without_a_stream_nothing_is_noted() -> None:
 
 def test_both_count_the_same_room() -> None:
     assert speedups.ENTRY_BYTES == ENTRY_BYTES
+    assert speedups.MAX_PIECE_BYTES == MAX_PIECE_BYTES
     assert {name for name in dir(NotesInPython) if name[0] != "_"} - {"append", "append_sent"} == {
         name for name in dir(speedups.Notes) if name[0] != "_"
     }

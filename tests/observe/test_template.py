@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.recordings import STREAMS
+from support.recordings import STREAMS, blocks
 
 from streamtrace.core.content import ContentPolicy
 from streamtrace.core.events import ReasoningDelta, TextDelta
@@ -43,13 +43,6 @@ def fold(
             pipeline.feed(entries[position + 1], entries[position])
             position += 2
     return pipeline.close(StreamEnd(at_ns=10**12, final=True), started_at_ns=0)
-
-
-def blocks(body: bytes) -> list[bytes]:
-    """The body cut behind each blank line, as servers send it."""
-    end = b"\r\n\r\n" if b"\r\n\r\n" in body else b"\n\n"
-    pieces = body.split(end)
-    return [piece + end for piece in pieces[:-1]] + [pieces[-1]] * bool(pieces[-1])
 
 
 @pytest.mark.parametrize("keep", [False, True], ids=["lengths", "texts"])

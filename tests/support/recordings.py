@@ -82,3 +82,10 @@ def _samples() -> list[Stream]:
 
 RECORDED = _recorded()
 STREAMS = [*RECORDED, *_samples()]
+
+
+def blocks(body: bytes) -> list[bytes]:
+    """The body cut behind each blank line, as servers send it."""
+    end = b"\r\n\r\n" if b"\r\n\r\n" in body else b"\n\n"
+    pieces = body.split(end)
+    return [piece + end for piece in pieces[:-1]] + [pieces[-1]] * bool(pieces[-1])
