@@ -12,7 +12,7 @@ PY ?=
 VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
-INPUTS := pyproject.toml constraints.txt .ci/setup
+INPUTS := pyproject.toml constraints.txt .ci/setup hatch_build.py streamtrace/speedups.c
 
 .PHONY: demo test lint fuzz dashboards-preview bench bench-gate pin clean
 
@@ -45,7 +45,7 @@ pin:
 	.ci/pin "$(PY)"
 
 clean:
-	rm -rf $(VENV) $(VENV)-langgraph $(VENV)-frameworks .services tests/clients/node_modules \
+	rm -rf $(VENV) $(VENV)-langgraph $(VENV)-frameworks .services streamtrace/*.so tests/clients/node_modules \
 	  dashboards/preview/node_modules dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/ready-demo: $(INPUTS)

@@ -17,6 +17,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from setuptools import Distribution, Extension
 
 NAME = f"streamtrace/speedups{EXTENSION_SUFFIXES[0]}"
+OFF = ("", "0", "false", "no", "off")
 FLAGS = [] if os.name == "nt" else ["-O3", "-g0"]
 
 
@@ -31,7 +32,7 @@ class Speedups(BuildHookInterface[Any]):
         root, beside = Path(self.root), Path(self.root) / NAME
         if version == "editable":
             beside.unlink(missing_ok=True)
-        if os.environ.get("STREAMTRACE_PURE_PYTHON"):
+        if os.environ.get("STREAMTRACE_PURE_PYTHON", "0") not in OFF:
             return
         built = compiled(root / "streamtrace/speedups.c", Path(self._directory.name))
         if not built.exists():

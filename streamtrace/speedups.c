@@ -1144,8 +1144,13 @@ static struct PyModuleDef speedups = {
 PyMODINIT_FUNC
 PyInit_speedups(void)
 {
+    static const char *const off[] = {"", "0", "false", "no", "off"};
     const char *pure = getenv("STREAMTRACE_PURE_PYTHON");
-    if (pure != NULL && *pure != '\0') {
+    int is_off = pure == NULL;
+    for (size_t i = 0; !is_off && i < sizeof off / sizeof *off; i++) {
+        is_off = strcmp(pure, off[i]) == 0;
+    }
+    if (!is_off) {
         PyErr_SetString(PyExc_ImportError, "STREAMTRACE_PURE_PYTHON is set");
         return NULL;
     }

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
@@ -92,17 +93,22 @@ def run_python(code: str, *paths: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("wheel")
+def built(directory: Path, environment: dict[str, str]) -> Path:
+    """The wheel."""
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "--target=wheel", "--directory", directory],
         cwd=ROOT,
+        env={**os.environ, **environment},
         check=True,
         capture_output=True,
     )
-    (built,) = directory.glob("*.whl")
-    return built
+    (wheel,) = directory.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built(tmp_path_factory.mktemp("wheel"), {})
 
 
 @pytest.fixture(scope="module")
@@ -151,11 +157,39 @@ def test_the_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
         path.relative_to(ROOT).as_posix()
         for path in package.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
+        if path.suffix not in {".c", ".so", ".pyd"}
     }
+    sources.add(f"streamtrace/speedups{EXTENSION_SUFFIXES[0]}")
     shipped = set(zipfile.ZipFile(wheel).namelist())
     assert "streamtrace/py.typed" in sources
     assert sources == {name for name in shipped if name.startswith("streamtrace/")}
     assert any(name.endswith("/licenses/LICENSE") for name in shipped)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"STREAMTRACE_PURE_PYTHON": "1"}, {"CC": "false"}],
+    ids=["on purpose", "without a compiler"],
+)
+def test_without_speedups_the_wheel_is_for_every_machine(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    wheel = built(tmp_path, environment)
+    assert wheel.name.endswith("-py3-none-any.whl")
+    assert not [name for name in zipfile.ZipFile(wheel).namelist() if ".so" in name]
+
+
+def test_python_does_without_speedups_what_they_do() -> None:
+    code = "from streamtrace.core import compiled; print(compiled.Sender)"
+    for pure, sender in (("1", "None"), ("0", "<class 'streamtrace.speedups.Sender'>")):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "STREAMTRACE_PURE_PYTHON": pure},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == sender
 
 
 def test_the_installed_package_imports_without_any_extra(installed: Path) -> None:
