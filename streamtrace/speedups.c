@@ -21,7 +21,7 @@
 #include <string.h>
 
 #define ENTRY_BYTES 144    /* what an entry costs beside its body */
-#define PIECE_BYTES 24     /* what a piece costs beside its bytes: its time, its line end, growth */
+#define PIECE_BYTES 24     /* what a piece costs beside its bytes, of which there is twice the room */
 #define MAX_PIECE_BYTES 1024
 #define MAX_SHAPE_BYTES 4096
 #define MAX_TRIES 16       /* shapes that are guessed until the notes are taken */
@@ -511,7 +511,7 @@ note_chunk(Notes *self, PyObject *body, int64_t *at_ns)
         }
         piece = piece_size(self, data, size);
     }
-    Py_ssize_t need = piece < 0 ? size + ENTRY_BYTES : piece + PIECE_BYTES;
+    Py_ssize_t need = piece < 0 ? size + ENTRY_BYTES : 2 * piece + PIECE_BYTES;
     int has = has_room(self, need);
     if (has <= 0) {
         return has;
