@@ -730,6 +730,33 @@ Sender_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     return (PyObject *)self;
 }
 
+/* By these, Python's own checks take a callable for `async def` (inspect.markcoroutinefunction; up to
+   Python 3.11 asyncio's). Their values are looked up when somebody asks. */
+static const char *const MARKERS[][3] = {
+    {"asyncio.coroutines", "_is_coroutine", "_is_coroutine"},
+    {"inspect", "_is_coroutine_mark", "_is_coroutine_marker"}, /* the latter in Python 3.12.1 */
+};
+
+static PyObject *
+Sender_marker(PyObject *Py_UNUSED(self), void *closure)
+{
+    const char *const *marker = closure;
+    PyObject *module = PyImport_ImportModule(marker[0]);
+    PyObject *value = module == NULL ? NULL : PyObject_GetAttrString(module, marker[1]);
+    if (value == NULL && module != NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        PyErr_Clear();
+        value = PyObject_GetAttrString(module, marker[2]);
+    }
+    Py_XDECREF(module);
+    return value;
+}
+
+static PyGetSetDef Sender_getset[] = {
+    {"_is_coroutine", Sender_marker, NULL, NULL, (void *)MARKERS[0]},
+    {"_is_coroutine_marker", Sender_marker, NULL, NULL, (void *)MARKERS[1]},
+    {NULL},
+};
+
 static PyMemberDef Sender_members[] = {
     {"__vectorcalloffset__", T_PYSSIZET, offsetof(Sender, vectorcall), READONLY, NULL},
     {NULL},
@@ -747,6 +774,7 @@ static PyTypeObject Sender_Type = {
     .tp_traverse = (traverseproc)Sender_traverse,
     .tp_clear = (inquiry)Sender_clear,
     .tp_members = Sender_members,
+    .tp_getset = Sender_getset,
 };
 
 /* --- Sending: the message on its way ------------------------------------------------------------ */

@@ -12,7 +12,9 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
+import anyio
 import pytest
+from asgiref.sync import async_to_sync, iscoroutinefunction
 from hypothesis import given
 from hypothesis import strategies as st
 from support.recordings import STREAMS, blocks
@@ -437,7 +439,11 @@ async def test_it_works_wherever_a_coroutine_does() -> None:
     await asyncio.create_task(sender(chunk()))
     await asyncio.wait_for(sender(chunk()), 5)
     await asyncio.gather(sender(chunk()), sender(chunk()))
-    assert len(expanded(path.tap.take())) == 5
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(sender, chunk())
+    assert len(expanded(path.tap.take())) == 6
+    assert iscoroutinefunction(sender)
+    await asyncio.to_thread(async_to_sync(sender), chunk())  # as Django's channels do
 
 
 async def test_cancelling_a_task_cancels_what_waits_inside() -> None:
