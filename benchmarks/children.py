@@ -24,13 +24,15 @@ import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 ROOT = Path(__file__).parent.parent
 ANSWERS_WITHIN_S = 60.0
 ENDS_WITHIN_S = 10.0
 _SETTINGS = ("OTEL_", "LANGFUSE_", "STREAMTRACE_", "PROMETHEUS_")
-"""Variables that would change what is measured begin so; no child sees them."""
+"""Variables that would change what is measured begin so; no child sees them but as `settings`."""
+EMPTY: Mapping[str, str] = MappingProxyType({})
 
 _CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 PINNED = len(_CORES) > 1
@@ -61,7 +63,9 @@ class Child:
     `hello` is its first line.
     """
 
-    def __init__(self, module: str, *arguments: str, core: int | None) -> None:
+    def __init__(
+        self, module: str, *arguments: str, core: int | None, settings: Mapping[str, str] = EMPTY
+    ) -> None:
         environ = {
             name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS)
         }
@@ -73,7 +77,7 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             cwd=ROOT,
-            env=environ | {"PYTHONPATH": str(ROOT)},
+            env={**environ, **settings, "PYTHONPATH": str(ROOT)},
             start_new_session=True,  # an interrupt is for the parent, whose end is theirs
         )
         if core is not None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from benchmarks import children, load
 from benchmarks.children import Child
+from benchmarks.variants import SETTINGS
 
 WARM_S = 0.1
 
@@ -15,7 +16,13 @@ class Server(Child):
     """One variant, and its port."""
 
     def __init__(self, variant: str, collector: str) -> None:
-        super().__init__("benchmarks.server", variant, collector, core=children.SERVER_CORE)
+        super().__init__(
+            "benchmarks.server",
+            variant,
+            collector,
+            core=children.SERVER_CORE,
+            settings=SETTINGS.get(variant, {}),
+        )
 
     @property
     def port(self) -> int:

@@ -252,7 +252,10 @@ OURS: dict[str, Callable[[str], Variant]] = {
     **{name: _ours(name) for name in ALL_SINKS},
     "all sinks": _ours(*ALL_SINKS),
     "all sinks, content full": _ours(*ALL_SINKS, content="full"),
+    "all sinks, not compiled": _ours(*ALL_SINKS),
 }
+SETTINGS = {"all sinks, not compiled": {"STREAMTRACE_PURE_PYTHON": "1"}}
+"""Variables of the server's environment, by variant."""
 
 PEERS: dict[str, Callable[[str], Variant]] = {
     "OpenTelemetry ASGI": _tracing(
