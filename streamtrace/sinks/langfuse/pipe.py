@@ -22,6 +22,7 @@ This module imports the SDK, which takes a while: the sink imports it on its wor
 from __future__ import annotations
 
 import base64
+import gzip
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -70,6 +71,8 @@ SCOPE = "langfuse-sdk"
 """Langfuse takes a scope of this name for its SDK's, and copies no attributes into metadata."""
 
 
+_GZIP_LEVEL = 1
+
 _Shape = tuple[bool, bool]
 """Of a span: whether it is a root, and whether the span above it is remote."""
 
@@ -91,13 +94,13 @@ class Pipe:
         }
         self.status: int | None = None
         self._session = requests.Session()
-        self._session.auth = _OnlyThese(headers)
+        self._session.auth = _Ours(headers)
         self._session.hooks["response"].append(self._answered)
         self._exporter = OTLPSpanExporter(
             endpoint=base_url + TRACES_PATH,
             headers=headers,
             timeout=timeout_s,
-            compression=Compression.Gzip,
+            compression=Compression.NoCompression,  # `_Ours` does it
             session=self._session,
         )
         # The exporter set these from OTEL_EXPORTER_OTLP_CERTIFICATE and _CLIENT_CERTIFICATE.
@@ -221,11 +224,11 @@ class _Processor(LangfuseSpanProcessor, _WithoutQueue):
     """The SDK's processor, whose `super()` finds the class above before its own base."""
 
 
-class _OnlyThese(requests.auth.AuthBase):
-    """Has the last word on headers.
+class _Ours(requests.auth.AuthBase):
+    """Has the last word on a request: these headers, and a body that is compressed.
 
     Without it OTEL_EXPORTER_OTLP_HEADERS would go to Langfuse too, and a password from .netrc would
-    replace ours.
+    replace ours. The exporter compresses as hard as it can: four times as long for a tenth less.
     """
 
     def __init__(self, headers: dict[str, str]) -> None:
@@ -233,4 +236,6 @@ class _OnlyThese(requests.auth.AuthBase):
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         request.headers = CaseInsensitiveDict(self._headers)
+        assert isinstance(request.body, bytes)
+        request.body = gzip.compress(request.body, _GZIP_LEVEL)
         return request
