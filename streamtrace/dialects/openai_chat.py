@@ -157,7 +157,7 @@ class _ChatDecoder:
     def decode(self, frame: Frame) -> Iterable[ev.Event]:
         events: list[ev.Event] = []
         if frame.data is not None:
-            chunk = _read(frame.data)
+            chunk = None if frame.data.startswith(_DONE) else _read(frame.data)
             if frame.stray is None and frame.event != "error":
                 text = self._only_text(chunk)
                 if text is not None:

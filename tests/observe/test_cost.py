@@ -174,14 +174,11 @@ def test_a_price_is_that_of_the_list_to_the_last_digit(
     model: str, usage: TokenCounts, hour: int
 ) -> None:
     at = datetime(2025, 6, 1, hour, 20, tzinfo=UTC)
-    usage = tokens(
-        given, made, cached_input_tokens=cached_tokens, cache_write_tokens=written_tokens
-    )
     counts = genai_prices.Usage(
-        input_tokens=given,
-        output_tokens=made,
-        cache_read_tokens=cached_tokens,
-        cache_write_tokens=written_tokens,
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cache_read_tokens=usage.cached_input_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
     )
     found = PRICING._find(model, None)
     assert found is not None
