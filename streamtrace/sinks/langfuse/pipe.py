@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -47,6 +48,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 from requests.structures import CaseInsensitiveDict
+from requests.utils import get_environ_proxies
 
 from streamtrace.core.summary import TraceIds
 from streamtrace.sinks.langfuse.observations import Observation, observations
@@ -60,6 +62,8 @@ from streamtrace.sinks.otel_ids import (
 from streamtrace.sinks.otlp import (
     INTERNAL,
     MAX_BYTES_PER_REQUEST,
+    MAX_SDK_SPANS_PER_REQUEST,
+    MAX_SPANS_PER_REQUEST,
     SpanIds,
     about_bytes,
     encode_span,
@@ -104,7 +108,10 @@ class Pipe:
             session=self._session,
         )
         # The exporter set these from OTEL_EXPORTER_OTLP_CERTIFICATE and _CLIENT_CERTIFICATE.
-        self._session.verify, self._session.cert = True, None
+        self._session.verify, self._session.cert = _ca_bundle() or True, None
+        # Else all of the environment is looked through for proxies, twice for each request.
+        self._session.proxies.update(get_environ_proxies(base_url + TRACES_PATH))
+        self._session.trust_env = False
         self._processor = _Processor(
             public_key=public_key,
             secret_key=secret_key,
@@ -128,7 +135,9 @@ class Pipe:
         )
         self._added: dict[_Shape, dict[str, Any]] = {}
         self._http = straight(self._exporter, self._tracer, self._probed())
-        self.max_bytes = MAX_BYTES_PER_REQUEST if self._http is None else self._http.max_bytes
+        self.max_spans, self.max_bytes = MAX_SDK_SPANS_PER_REQUEST, MAX_BYTES_PER_REQUEST
+        if self._http is not None:
+            self.max_spans, self.max_bytes = MAX_SPANS_PER_REQUEST, self._http.max_bytes
 
     def made(self, ids: TraceIds | None, run: list[Observation]) -> tuple[list[Any], int]:
         """The spans of a run as `send` takes them, and about how many bytes they are."""
@@ -208,6 +217,11 @@ class Pipe:
 
     def _answered(self, response: requests.Response, **_: Any) -> None:
         self.status = response.status_code
+
+
+def _ca_bundle() -> str | None:
+    """Where `requests` takes it from, if it is to trust the environment."""
+    return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
 
 
 class _WithoutQueue(BatchSpanProcessor):
