@@ -24,7 +24,7 @@ from streamtrace.core.names import GAP_BUCKETS_S
 from streamtrace.core.sink import Sink
 from streamtrace.core.summary import RunSummary, Status
 from streamtrace.sinks.prometheus.client import client, is_multiprocess
-from streamtrace.sinks.prometheus.counts import add_counts, add_linked
+from streamtrace.sinks.prometheus.counts import add_counts, add_linked, observe
 from streamtrace.sinks.prometheus.served import ServedCounts
 from streamtrace.sinks.prometheus.tracked import Tracked
 
@@ -183,16 +183,18 @@ class Stream:
             for status in Status
         }
         self._duration = functools.partial(series.child, metrics.STREAM_DURATION, route, dialect)
+        self._duration_edges = series.buckets[metrics.STREAM_DURATION.name]
         self._stalled = series[metrics.STREAMS_STALLED].labels(route, dialect)
         self._events = series[metrics.EVENTS].labels(route, dialect)
         self._gaps = series[metrics.EVENT_GAP].labels(route, dialect)
-        self._times: list[tuple[str, Any, bool]] = []
+        self._times: list[tuple[str, Any, tuple[float, ...], bool]] = []
         self._counts: list[tuple[str, Callable[[], Any], float]] = []
         for metric in METRICS:
             if metric.field is not None:
                 bind = functools.partial(series[metric].labels, route, dialect)
                 if metric.kind == "histogram":
-                    self._times.append((metric.field, bind(), metric.exemplar))
+                    edges = series.buckets[metric.name]
+                    self._times.append((metric.field, bind(), edges, metric.exemplar))
                 else:
                     per_unit = 1e-9 if metric.unit == "seconds" else 1
                     child = functools.cache(bind)
@@ -203,7 +205,8 @@ class Stream:
     def end(self, summary: RunSummary, exemplar: dict[str, str] | None) -> None:
         """How a run ended, and how long it took."""
         self._ended[summary.status].inc()
-        self._duration(summary.status.value).observe(summary.duration_ns / 1e9, exemplar)
+        duration = self._duration(summary.status.value)
+        observe(duration, self._duration_edges, summary.duration_ns / 1e9, exemplar)
 
     def rest(self, summary: RunSummary) -> None:
         """What a run said when its client had left."""
@@ -211,10 +214,10 @@ class Stream:
 
     def record(self, summary: RunSummary, exemplar: dict[str, str] | None) -> None:
         """What was told over one connection."""
-        for field, histogram, is_linked in self._times:
+        for field, histogram, edges, is_linked in self._times:
             ns = getattr(summary, field)
             if ns is not None:
-                histogram.observe(ns / 1e9, exemplar if is_linked else None)
+                observe(histogram, edges, ns / 1e9, exemplar if is_linked else None)
         for field, counter, per_unit in self._counts:
             count = getattr(summary, field)
             if count is not None:
