@@ -19,7 +19,7 @@ _JOIN_AT = 256
 _FIRST_SURROGATE, _LAST_HIGH_SURROGATE = "\ud800", "\udbff"
 
 
-class ContentPolicy(msgspec.Struct):
+class ContentPolicy(msgspec.Struct, gc=False):
     """What to do with the texts of one stream. `room_bytes` is what may still be kept."""
 
     keep: bool = False

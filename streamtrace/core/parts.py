@@ -2,43 +2,28 @@
 
 from __future__ import annotations
 
-from streamtrace.core.content import Capture, ContentPolicy, join
+import msgspec
+
+from streamtrace.core.content import Capture, join
 from streamtrace.core.summary import Content, Generation, TokenCounts, ToolCall
 
 
-class OpenGeneration:
-    """A generation under way."""
+class OpenGeneration(msgspec.Struct, eq=False, gc=False):
+    """A generation under way. `key` tells it from the next one."""
 
-    __slots__ = (
-        "explicit",
-        "finish_reasons",
-        "finished_ns",
-        "first_token_ns",
-        "key",
-        "last_token_ns",
-        "model",
-        "provider",
-        "reasoning",
-        "response_id",
-        "started_ns",
-        "texts",
-        "usage",
-    )
-
-    def __init__(self, started_ns: int, at_ns: int, policy: ContentPolicy) -> None:
-        self.started_ns = started_ns
-        self.finished_ns = at_ns
-        self.explicit = False
-        self.key: str | None = None  # tells it from the next one
-        self.model: str | None = None
-        self.provider: str | None = None
-        self.response_id: str | None = None
-        self.finish_reasons: tuple[str, ...] = ()
-        self.usage: TokenCounts | None = None
-        self.first_token_ns: int | None = None
-        self.last_token_ns: int | None = None
-        self.texts: dict[str | None, Capture] = {}
-        self.reasoning = Capture(policy)
+    started_ns: int
+    finished_ns: int
+    reasoning: Capture
+    explicit: bool = False
+    key: str | None = None
+    model: str | None = None
+    provider: str | None = None
+    response_id: str | None = None
+    finish_reasons: tuple[str, ...] = ()
+    usage: TokenCounts | None = None
+    first_token_ns: int | None = None
+    last_token_ns: int | None = None
+    texts: dict[str | None, Capture] = {}
 
     def summary(self) -> Generation:
         """What is known of it now."""
@@ -58,29 +43,17 @@ class OpenGeneration:
         )
 
 
-class OpenToolCall:
+class OpenToolCall(msgspec.Struct, eq=False, gc=False):
     """A tool call under way."""
 
-    __slots__ = (
-        "arguments",
-        "finished_ns",
-        "id",
-        "name",
-        "ready_ns",
-        "result",
-        "started_ns",
-        "status",
-    )
-
-    def __init__(self, tool_call_id: str, started_ns: int, policy: ContentPolicy) -> None:
-        self.id = tool_call_id
-        self.name: str | None = None
-        self.status = "started"
-        self.started_ns = started_ns
-        self.ready_ns: int | None = None
-        self.finished_ns: int | None = None
-        self.arguments = Capture(policy)
-        self.result = Capture(policy)
+    id: str
+    started_ns: int
+    arguments: Capture
+    result: Capture
+    name: str | None = None
+    status: str = "started"
+    ready_ns: int | None = None
+    finished_ns: int | None = None
 
     def summary(self) -> ToolCall:
         """What is known of it now."""

@@ -8,6 +8,7 @@ LangGraph runs, and the plain `{"message", "thread_id"}` of hand-made endpoints.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from streamtrace.core.content import Capture, ContentPolicy
@@ -28,11 +29,11 @@ _THREAD = (
     "session_id",
     "sessionId",
     "conversation",
-    "conversation.id",
-    "config.thread_id",
-    "config.configurable.thread_id",
+    ("conversation", "id"),
+    ("config", "thread_id"),
+    ("config", "configurable", "thread_id"),
 )
-_USER = ("user", "user_id", "userId", "metadata.user_id")
+_USER = ("user", "user_id", "userId", ("metadata", "user_id"))
 _INPUT = ("messages", "input", "message", "prompt", "query", "question", "text", "contents")
 _PARAMETERS = {
     "temperature": ("temperature",),
@@ -44,6 +45,7 @@ _PARAMETERS = {
     "presence_penalty": ("presence_penalty",),
     "n": ("n",),
 }
+_PARAMETER_KEYS = frozenset(key for keys in _PARAMETERS.values() for key in keys)
 
 
 def read_request(value: Any, policy: ContentPolicy) -> RequestFacts:
@@ -54,11 +56,7 @@ def read_request(value: Any, policy: ContentPolicy) -> RequestFacts:
         model=_first_text(value, _MODEL),
         thread_id=_first_text(value, _THREAD),
         user=_first_text(value, _USER),
-        parameters={
-            name: number
-            for name, keys in _PARAMETERS.items()
-            if (number := _first_number(value, keys)) is not None
-        },
+        parameters=_parameters(value),
         input=_input(value, policy),
     )
 
@@ -73,12 +71,26 @@ def _input(body: dict[str, Any], policy: ContentPolicy) -> Content:
     return capture.content()
 
 
-def _first_text(body: dict[str, Any], keys: tuple[str, ...]) -> str | None:
-    for key in keys:
-        value = _at(body, key)
+_Path = str | tuple[str, ...]
+"""A key of the body, or keys of objects inside of each other."""
+
+
+def _first_text(body: dict[str, Any], paths: tuple[_Path, ...]) -> str | None:
+    for path in paths:
+        value = body.get(path) if path.__class__ is str else _inside(body, path)
         if isinstance(value, str) and _WORD.fullmatch(value) and not _TOKEN.match(value):
             return value
     return None
+
+
+def _parameters(body: dict[str, Any]) -> dict[str, float | int | str | bool]:
+    if _PARAMETER_KEYS.isdisjoint(body):
+        return {}
+    return {
+        name: number
+        for name, keys in _PARAMETERS.items()
+        if (number := _first_number(body, keys)) is not None
+    }
 
 
 def _first_number(body: dict[str, Any], keys: tuple[str, ...]) -> float | int | None:
@@ -89,7 +101,7 @@ def _first_number(body: dict[str, Any], keys: tuple[str, ...]) -> float | int | 
     return None
 
 
-def _at(body: Any, path: str) -> Any:
-    for key in path.split("."):
+def _inside(body: Any, path: Iterable[str]) -> Any:
+    for key in path:
         body = body.get(key) if isinstance(body, dict) else None
     return body

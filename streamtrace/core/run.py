@@ -427,7 +427,9 @@ class RunMachine:
         if self._open is None:
             if self._full(self._generations):
                 return self._generations[-1]
-            self._open = OpenGeneration(min(self._idle_since_ns, at_ns), at_ns, self._policy)
+            self._open = OpenGeneration(
+                min(self._idle_since_ns, at_ns), at_ns, Capture(self._policy)
+            )
             self._generations.append(self._open)
         return self._open
 
@@ -445,7 +447,9 @@ class RunMachine:
         tool_call_id = tool_call_id[:MAX_ID_CHARS]
         call = self._tool_calls.get(tool_call_id)
         if call is None and not self._full(self._tool_calls):
-            call = self._tool_calls[tool_call_id] = OpenToolCall(tool_call_id, at_ns, self._policy)
+            call = self._tool_calls[tool_call_id] = OpenToolCall(
+                tool_call_id, at_ns, Capture(self._policy), Capture(self._policy)
+            )
         return call
 
     def _known_tool_call(self, tool_call_id: str, at_ns: int) -> OpenToolCall | None:

@@ -62,7 +62,7 @@ _FAILED = frozenset({Status.ERROR, Status.TRUNCATED, Status.TIMEOUT})
 _INT64_END = 2**63
 
 
-class SpanEvent(msgspec.Struct, kw_only=True):
+class SpanEvent(msgspec.Struct, kw_only=True, gc=False):
     """A moment inside a span; `at_ns` is Unix time."""
 
     name: str
@@ -70,14 +70,14 @@ class SpanEvent(msgspec.Struct, kw_only=True):
     attributes: dict[str, AttributeValue] = {}
 
 
-class SpanLink(msgspec.Struct, frozen=True):
+class SpanLink(msgspec.Struct, frozen=True, gc=False):
     """Another span that this one has to do with (W3C Trace Context ids as lower-case hex)."""
 
     trace_id: str
     span_id: str
 
 
-class SpanRecord(msgspec.Struct, kw_only=True):
+class SpanRecord(msgspec.Struct, kw_only=True, gc=False):
     """One span, ready to be written. Times are Unix time in ns.
 
     `source` is what the span stands for, so that a sink can add its own attributes. `tool_calls`

@@ -5,6 +5,9 @@ monotonic clock, so no duration can be negative. Outside (`to_dict`, `to_json`) 
 that JSON is a public contract, described in docs/run-summary.md.
 
 `None` is "not known", never zero. Text is `None` unless content was captured.
+
+None of these can be in a cycle, so the garbage collector is told to leave them alone: many of them
+live as long as a stream, or wait in a queue.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ class Status(StrEnum):
     DRAINED = "drained"
 
 
-class TokenCounts(msgspec.Struct, kw_only=True):
+class TokenCounts(msgspec.Struct, kw_only=True, gc=False):
     """Totals include their parts (cached in input, reasoning in output). Absent is `None`."""
 
     input_tokens: int | None = None
@@ -53,7 +56,7 @@ def add_up(counts: Iterable[TokenCounts]) -> TokenCounts | None:
     return TokenCounts(**sums) if sums else None
 
 
-class ModelUsage(msgspec.Struct, kw_only=True):
+class ModelUsage(msgspec.Struct, kw_only=True, gc=False):
     """Tokens of one model in this run, and what they cost, where that is known."""
 
     model: str | None
@@ -62,7 +65,7 @@ class ModelUsage(msgspec.Struct, kw_only=True):
     cost_usd: float | None = None
 
 
-class Content(msgspec.Struct, kw_only=True):
+class Content(msgspec.Struct, kw_only=True, gc=False):
     """One captured text. `text` is cut at the stream's content cap; `chars` is the true length."""
 
     chars: int = 0
@@ -71,7 +74,7 @@ class Content(msgspec.Struct, kw_only=True):
     truncated: bool = False
 
 
-class Generation(msgspec.Struct, kw_only=True):
+class Generation(msgspec.Struct, kw_only=True, gc=False):
     """One call of a language model."""
 
     started_ns: int
@@ -88,7 +91,7 @@ class Generation(msgspec.Struct, kw_only=True):
     reasoning: Content = msgspec.field(default_factory=Content)
 
 
-class ToolCall(msgspec.Struct, kw_only=True):
+class ToolCall(msgspec.Struct, kw_only=True, gc=False):
     """One tool call. `status`: started (no arguments yet), ready, completed, error."""
 
     id: str
@@ -101,7 +104,7 @@ class ToolCall(msgspec.Struct, kw_only=True):
     result: Content = msgspec.field(default_factory=Content)
 
 
-class Step(msgspec.Struct, kw_only=True):
+class Step(msgspec.Struct, kw_only=True, gc=False):
     """A named unit of the agent's work."""
 
     name: str
@@ -109,14 +112,14 @@ class Step(msgspec.Struct, kw_only=True):
     finished_ns: int | None = None
 
 
-class ErrorInfo(msgspec.Struct, kw_only=True):
+class ErrorInfo(msgspec.Struct, kw_only=True, gc=False):
     """`type` is a bounded word (an error code, a class name); `message` is content."""
 
     type: str
     message: Content = msgspec.field(default_factory=Content)
 
 
-class TraceIds(msgspec.Struct, frozen=True, kw_only=True):
+class TraceIds(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The trace this run belongs to (W3C Trace Context ids as lower-case hex).
 
     `span_id` is the id that the run's root span shall have, `parent_span_id` the server span or
@@ -139,7 +142,7 @@ class RequestFacts(msgspec.Struct, kw_only=True, gc=False):
     input: Content = msgspec.field(default_factory=Content)
 
 
-class Labels(msgspec.Struct, kw_only=True):
+class Labels(msgspec.Struct, kw_only=True, gc=False):
     """What the app said with `streamtrace.annotate`, over the middleware's defaults."""
 
     user: str | None = None
@@ -154,7 +157,7 @@ class Labels(msgspec.Struct, kw_only=True):
 ConnectionKind = Literal["start", "resume", "follow", "detached"]
 
 
-class RunConnection(msgspec.Struct, kw_only=True):
+class RunConnection(msgspec.Struct, kw_only=True, gc=False):
     """One connection of a run that may have several.
 
     kind             `start` began it, `resume` went on behind a cursor, `follow` came later and
@@ -181,7 +184,7 @@ class RunConnection(msgspec.Struct, kw_only=True):
         return self.kind in ("start", "detached")
 
 
-class RunSummary(msgspec.Struct, kw_only=True):
+class RunSummary(msgspec.Struct, kw_only=True, gc=False):
     """One run, folded. See the module docstring for units and for what `None` means."""
 
     # where and how it ended

@@ -29,7 +29,7 @@ from streamtrace.core import events as ev
 from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_count, as_id, as_object, as_string, as_word, dump_json
-from streamtrace.dialects.base import Decoder, Dialect, Encoder, Envelope, Fit, Head, says
+from streamtrace.dialects.base import Decoder, Dialect, Encoder, Envelope, Fit, Head, marks, says
 from streamtrace.dialects.encode.a2a import A2AEncoder
 from streamtrace.dialects.repeated import Said
 
@@ -46,6 +46,7 @@ class A2A(Dialect):
     """Agent2Agent 1.0, both bindings."""
 
     name = "a2a"
+    marks = marks("jsonrpc artifactUpdate statusUpdate task message error")
     says = says(
         "run thread text reasoning tool_start arguments result usage input_required error terminal"
     )

@@ -15,7 +15,7 @@ import msgspec
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_object
 from streamtrace.dialects.a2a import A2A, NOT_HOT, A2ADecoder, HotUpdate, error_fit
-from streamtrace.dialects.base import Decoder, Dialect, Fit, Head
+from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, marks
 
 _KINDS = {
     "artifact-update": "artifactUpdate",
@@ -30,6 +30,7 @@ class A2A03(Dialect):
     """Agent2Agent 0.3."""
 
     name = "a2a-0.3"
+    marks = marks("jsonrpc")
     says = A2A.says
 
     def recognise(self, head: Head, frame: Frame) -> Fit:

@@ -33,7 +33,7 @@ from streamtrace.core.jsonio import (
     dump_json,
     typed_reader,
 )
-from streamtrace.dialects.base import Decoder, Dialect, Encoder, Envelope, Fit, Head, says
+from streamtrace.dialects.base import Decoder, Dialect, Encoder, Envelope, Fit, Head, marks, says
 from streamtrace.dialects.encode.ag_ui import ENCODES, AgUiEncoder
 
 MAX_REMEMBERED = 1024
@@ -49,6 +49,7 @@ class AgUi(Dialect):
     """The Agent-User Interaction protocol over SSE."""
 
     name = "ag-ui"
+    marks = marks("type")
     plain_deltas = True
     says = says(
         "run thread text reasoning tool_start arguments result step model usage "

@@ -29,7 +29,7 @@ from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_count, as_id, as_object, as_string, dump_json
 from streamtrace.dialects.accumulated import Accumulated
-from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
+from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, marks, says
 
 MAX_REMEMBERED = 256
 """Runs, open tool calls, answers and models that one stream keeps in mind, of each."""
@@ -46,6 +46,7 @@ class Agno(Dialect):
     """Agents, teams and workflows of Agno."""
 
     name = "agno"
+    marks = marks("event")
     says = says(
         "run thread text reasoning tool_start arguments result step model usage "
         "input_required error terminal"

@@ -22,7 +22,7 @@ from streamtrace.core import events as ev
 from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_count, as_id, as_object, as_string, as_word, dump_json
-from streamtrace.dialects.base import Decoder, Dialect, Encoder, Envelope, Fit, Head, says
+from streamtrace.dialects.base import Decoder, Dialect, Encoder, Envelope, Fit, Head, marks, says
 from streamtrace.dialects.encode.anthropic import AnthropicEncoder
 
 PROVIDER = "anthropic"
@@ -37,6 +37,7 @@ class Anthropic(Dialect):
     """The Messages API of Anthropic, as providers and gateways stream it."""
 
     name = "anthropic"
+    marks = marks("type")
     plain_deltas = True
     says = says("run text reasoning tool_start arguments result model usage finish error terminal")
     encodes = frozenset(AnthropicEncoder.table) - {ev.RunInterrupted, ev.RunCancelled}

@@ -65,6 +65,11 @@ def says(words: str) -> frozenset[str]:
     return said
 
 
+def marks(words: str) -> frozenset[str]:
+    """Words that are marks (see `Dialect.marks`), put down in one line."""
+    return frozenset(words.split())
+
+
 LINE_MEDIA_TYPES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 LINE_HEADERS = frozenset({"x-vercel-ai-data-stream"})
 """Response headers that say, whatever the media type, that each line is a frame."""
@@ -137,6 +142,11 @@ class Dialect:
     """Whether each line is a frame, as in JSON lines, and not each block up to a blank line."""
     media_types: tuple[str, ...] = ("text/event-stream",)
     """Media types of its streams. Those of the middleware's `dialect` are observed as well."""
+    marks: ClassVar[frozenset[str] | None] = None
+    """Words of which a frame that may be its own shows one, if its data is a JSON object: as a key
+    of that object, as the first word of the event's name (up to `.`, `/` or `|`), or as a header of
+    the response. Of other frames it is not asked. `None`: it is asked of every frame. Each class
+    says it for itself, since a subclass may recognise more."""
     plain_deltas: bool = False
     """Whether a frame that differs from the one before in the text of its delta only adds that text
     and changes nothing else in the decoder; then it is not decoded again."""
@@ -146,6 +156,11 @@ class Dialect:
     """The events that `encoder` can write."""
     response_headers: ClassVar[Mapping[str, str]] = {}
     """What a response that speaks it must say, beside its media type."""
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        """`marks` are not inherited."""
+        super().__init_subclass__(**more)
+        cls.marks = vars(cls).get("marks")
 
     def recognise(self, head: Head, frame: Frame) -> Fit:
         """How well the frame fits. By default: yes, if a new decoder makes anything of it."""

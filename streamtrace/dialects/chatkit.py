@@ -28,7 +28,7 @@ from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_id, as_object, as_string, as_word, dump_json
 from streamtrace.dialects.accumulated import Accumulated
-from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
+from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, marks, says
 
 MAX_REMEMBERED = 1024
 """Parts of messages, tasks and items that one stream keeps in mind, of each."""
@@ -41,6 +41,7 @@ class ChatKit(Dialect):
     """What a ChatKit server streams to its component."""
 
     name = "chatkit"
+    marks = marks("type")
     says = says("thread text reasoning tool_start arguments result step input_required error")
     needs_terminal = False
 

@@ -24,7 +24,7 @@ from streamtrace.core import events as ev
 from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_count, as_id, as_object, as_string
-from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
+from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, marks, says
 
 PROVIDER = "cohere"
 MAX_OPEN = 256
@@ -41,6 +41,7 @@ class Cohere(Dialect):
     """The chat API of Cohere, version 2."""
 
     name = "cohere"
+    marks = marks("type")
     says = says("run text reasoning tool_start arguments usage finish error terminal")
 
     def recognise(self, head: Head, frame: Frame) -> Fit:

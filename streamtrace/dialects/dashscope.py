@@ -38,7 +38,7 @@ from streamtrace.core.jsonio import (
     load_json,
 )
 from streamtrace.dialects.accumulated import Accumulated
-from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
+from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, marks, says
 from streamtrace.dialects.openai_chat import OpenAIChat
 
 MAX_REMEMBERED = 256
@@ -54,6 +54,7 @@ class DashScope(Dialect):
     """The native stream: `id:1`, `event:result`, `:HTTP_STATUS/200`, `data:{"output":...}`."""
 
     name = "dashscope"
+    marks = marks("output code")
     says = says(
         "run thread text reasoning tool_start arguments result step model usage finish "
         "error terminal"

@@ -6,12 +6,15 @@ Rules that hold here:
 * While all are in doubt, up to `MAX_FRAMES` frames are asked about. Then the first candidate wins
   that took every one of them for perhaps its own. If there is none, the stream is `unknown`:
   counted and timed without a guess.
+* Who cannot fit a frame, by the `marks` that it shows, is not asked: most would look for them in
+  vain, and that took as long as all else that is done with a first frame.
 * Comments, pings and empty frames say nothing of the dialect: they are neither asked about nor
   held, however many there are. An event without data is held, but rules no candidate out.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -143,11 +146,14 @@ class Detector:
 
     def offer(self, frame: Frame) -> Dialect | None:
         """The dialect, or `None` while that is open."""
-        if self._found is None and _says_nothing(frame):
-            return None
+        value = None
+        if self._found is None:
+            value = frame.json()
+            if _says_nothing(frame, value):
+                return None
         self.held.append(frame)
         if self._found is None:
-            self._ask(frame)
+            self._ask(frame, value)
             self._held_bytes += len(frame.data or b"")
             if (
                 self._asked >= MAX_FRAMES
@@ -163,11 +169,15 @@ class Detector:
             self._found = self._possible[0] if self._asked and self._possible else UNKNOWN
         return self._found
 
-    def _ask(self, frame: Frame) -> None:
+    def _ask(self, frame: Frame, value: Any) -> None:
         perhaps = set()
-        frame = _Read(**msgspec.structs.asdict(frame), value=frame.json())
+        shown = _shown(self._head, frame, value)
+        read = _Read(**msgspec.structs.asdict(frame), value=value)
         for candidate in self._candidates:
-            fit = self._fit(candidate, frame)
+            marks = candidate.marks
+            if marks is not None and shown is not None and marks.isdisjoint(shown):
+                continue
+            fit = self._fit(candidate, read)
             if fit == Fit.YES:
                 self._found = candidate
                 return
@@ -184,7 +194,20 @@ class Detector:
             return Fit.NO
 
 
-def _says_nothing(frame: Frame) -> bool:
+def _shown(head: Head, frame: Frame, value: Any) -> set[str] | None:
+    """What may be a mark, see `Dialect.marks`; `None` for a frame without an object."""
+    if not isinstance(value, dict):
+        return None
+    shown = {*value, *head.headers}
+    if frame.event:
+        shown.add(_WORDS.split(frame.event, 1)[0])
+    return shown
+
+
+_WORDS = re.compile("[./|]")
+
+
+def _says_nothing(frame: Frame, value: Any) -> bool:
     """Whether this is a sign of life only, in whatever vocabulary."""
     if frame.event in HEARTBEATS:
         return True
@@ -195,6 +218,6 @@ def _says_nothing(frame: Frame) -> bool:
         return False
     if data.decode("utf-8", "replace").lower() in HEARTBEATS:
         return True
-    value = as_object(frame.json())
-    kind = value.get("type", value.get("event"))
+    fields = as_object(value)
+    kind = fields.get("type", fields.get("event"))
     return isinstance(kind, str) and kind in HEARTBEATS

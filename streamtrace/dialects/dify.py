@@ -39,7 +39,7 @@ from streamtrace.core.jsonio import (
     load_json,
 )
 from streamtrace.dialects.accumulated import Accumulated
-from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
+from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, marks, says
 
 MAX_THOUGHTS = 256
 """Thoughts of one stream that are remembered; of more, the oldest is forgotten."""
@@ -56,6 +56,7 @@ class Dify(Dialect):
     """Apps built with Dify, by its service API or its own pages."""
 
     name = "dify"
+    marks = marks("event")
     says = says(
         "run thread text reasoning tool_start arguments result step model usage finish "
         "input_required error terminal"

@@ -22,7 +22,7 @@ import msgspec
 from streamtrace.core import events as ev
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_count, as_id, as_object, as_word, load_json
-from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
+from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, marks, says
 from streamtrace.dialects.gemini_parts import (
     Closed,
     Content,
@@ -47,6 +47,7 @@ class Gemini(Dialect):
     """`streamGenerateContent?alt=sse`, and what Python apps pass on of it."""
 
     name = "gemini"
+    marks = marks("candidates promptFeedback prompt_feedback usageMetadata usage_metadata error")
     says = says("run text reasoning tool_start arguments result model usage finish error terminal")
 
     def recognise(self, head: Head, frame: Frame) -> Fit:

@@ -27,7 +27,7 @@ from streamtrace.core import events as ev
 from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_count, as_id, as_object, as_string, as_word, dump_json
-from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
+from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, marks, says
 
 PROVIDER = "gcp.gemini"
 MAX_OPEN_STEPS = 64
@@ -42,6 +42,7 @@ class GeminiInteractions(Dialect):
     """`POST /interactions` with `stream: true`."""
 
     name = "gemini-interactions"
+    marks = marks("event_type")
     says = says(
         "run text reasoning tool_start arguments result model usage finish "
         "input_required error terminal"

@@ -28,7 +28,7 @@ from streamtrace.core import events as ev
 from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_id, as_object, as_string, load_json
-from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
+from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, marks, says
 from streamtrace.dialects.gemini_parts import (
     SILENT,
     Closed,
@@ -54,6 +54,7 @@ class GoogleAdk(Dialect):
     """`POST /run_sse` of an ADK server, with or without `streaming`."""
 
     name = "google-adk"
+    marks = marks("invocationId invocation_id error")
     needs_terminal = False
     says = says(
         "run text reasoning tool_start arguments result step model usage finish "

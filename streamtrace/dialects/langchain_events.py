@@ -25,7 +25,7 @@ from streamtrace.core import events as ev
 from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_id, as_object, as_string, dump_json
-from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
+from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, marks, says
 from streamtrace.dialects.langchain import (
     Json,
     as_list,
@@ -54,6 +54,7 @@ class LangChainEvents(Dialect):
     """The event objects of `astream_events`, as LangServe and others stream them."""
 
     name = "langchain-events"
+    marks = marks("event")
     says = says(
         "run thread text reasoning tool_start arguments result step model usage finish "
         "input_required error terminal"

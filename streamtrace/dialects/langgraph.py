@@ -28,7 +28,7 @@ from streamtrace.core import events as ev
 from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_id, as_object, as_string
-from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
+from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, marks, says
 from streamtrace.dialects.langchain import (
     Json,
     as_list,
@@ -66,6 +66,7 @@ class LangGraph(Dialect):
     """Runs of LangGraph's server: `/runs/stream`, `/threads/…/runs/stream`, and joined ones."""
 
     name = "langgraph"
+    marks = marks("metadata error messages values updates tasks events custom checkpoints debug")
     needs_terminal = False
     says = says(
         "run thread text reasoning tool_start arguments result step model usage finish "

@@ -27,7 +27,7 @@ from streamtrace.core import events as ev
 from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_id, as_object, as_string, dump_json
-from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
+from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, marks, says
 from streamtrace.dialects.langchain import (
     Json,
     as_list,
@@ -59,6 +59,7 @@ class LangGraphV2(Dialect):
     """The events of a thread: `/threads/…/stream/events`."""
 
     name = "langgraph-v2"
+    marks = marks("type")
     says = says(
         "run thread text reasoning tool_start arguments result step model usage finish "
         "input_required error terminal"

@@ -21,7 +21,7 @@ import msgspec
 from streamtrace.core import events as ev
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_id, as_object, load_json
-from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
+from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, marks, says
 from streamtrace.dialects.langchain import (
     failure_of,
     is_ai,
@@ -47,6 +47,7 @@ class LangServe(Dialect):
     """The streams of LangServe, but for `/stream_events`."""
 
     name = "langserve"
+    marks = marks("end metadata error data")
     says = says("run text reasoning tool_start arguments result model usage finish error terminal")
 
     def recognise(self, head: Head, frame: Frame) -> Fit:

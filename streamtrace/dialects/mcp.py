@@ -27,7 +27,7 @@ import msgspec
 from streamtrace.core import events as ev
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_id, as_object, as_string, as_word, dump_json
-from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
+from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, marks, says
 
 MAX_BATCH = 256
 """Requests of one batch that are followed; the others of a larger one are not."""
@@ -55,6 +55,7 @@ class Mcp(Dialect):
     """The Model Context Protocol, server to client."""
 
     name = "mcp"
+    marks = marks("jsonrpc endpoint")
     says = says("run tool_start arguments result input_required error terminal")
 
     def recognise(self, head: Head, frame: Frame) -> Fit:

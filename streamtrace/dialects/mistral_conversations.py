@@ -37,7 +37,7 @@ from streamtrace.core.jsonio import (
     dump_json,
     load_json,
 )
-from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
+from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, marks, says
 
 PROVIDER = "mistral_ai"
 MAX_REMEMBERED = 256
@@ -51,6 +51,7 @@ class MistralConversations(Dialect):
     """The Conversations API of Mistral's agents."""
 
     name = "mistral-conversations"
+    marks = marks("type")
     says = says(
         "thread text reasoning tool_start arguments result step model usage "
         "input_required error terminal"

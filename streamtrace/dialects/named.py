@@ -22,6 +22,9 @@ from streamtrace.dialects import house
 from streamtrace.dialects.base import Decoder, Dialect, Encoder, Envelope, Fit, Head, says
 from streamtrace.dialects.encode.house import AgentFlowEncoder, CognisEncoder
 
+_TOKEN, _CHUNK = _TEXT_EVENTS = ("token", "message_chunk")
+_MARKS = frozenset((*_TEXT_EVENTS, "tool_start", "tool_end", "done", "error", *house.HEARTBEATS))
+
 
 class _Named(Dialect):
     text_event: ClassVar[str]
@@ -46,7 +49,8 @@ class Cognis(_Named):
     """`token` carries the text; `ping` says that something else happened."""
 
     name = "cognis"
-    text_event = "token"
+    marks = _MARKS
+    text_event = _TOKEN
     encodes = CognisEncoder.encodes
 
     def encoder(self, envelope: Envelope = Envelope()) -> Encoder:  # noqa: B008  immutable
@@ -58,7 +62,8 @@ class AgentFlow(_Named):
     """`message_chunk` carries the text, and all data is a JSON object."""
 
     name = "agentflow"
-    text_event = "message_chunk"
+    marks = _MARKS
+    text_event = _CHUNK
     encodes = AgentFlowEncoder.encodes
 
     def encoder(self, envelope: Envelope = Envelope()) -> Encoder:  # noqa: B008  immutable
@@ -154,8 +159,6 @@ class _NamedDecoder:
     def ping(self, frame: Frame) -> Iterator[Event]:
         yield Heartbeat()
 
-
-_TEXT_EVENTS = (Cognis.text_event, AgentFlow.text_event)
 
 _HANDLERS: Mapping[str, Callable[[_NamedDecoder, Frame], Iterator[Event]]] = {
     **dict.fromkeys(_TEXT_EVENTS, _NamedDecoder.text),

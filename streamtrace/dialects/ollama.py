@@ -21,7 +21,7 @@ import msgspec
 from streamtrace.core import events as ev
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_count, as_id, as_object, as_string, dump_json
-from streamtrace.dialects.base import LINE_MEDIA_TYPES, Decoder, Dialect, Fit, Head, says
+from streamtrace.dialects.base import LINE_MEDIA_TYPES, Decoder, Dialect, Fit, Head, marks, says
 
 PROVIDER = "ollama"
 
@@ -32,6 +32,7 @@ class Ollama(Dialect):
     """The native API of Ollama, not the one that is compatible with OpenAI."""
 
     name = "ollama"
+    marks = marks("done error")
     lines = True
     media_types = LINE_MEDIA_TYPES
     says = says("text reasoning tool_start arguments model usage finish error terminal")

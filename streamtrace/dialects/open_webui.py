@@ -19,7 +19,7 @@ from typing import Any
 from streamtrace.core import events as ev
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_id, as_object, as_string, as_word
-from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
+from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, marks, says
 from streamtrace.dialects.openai_chat import OpenAIChat
 
 
@@ -27,6 +27,7 @@ class OpenWebUI(Dialect):
     """What Open WebUI's own `/api/chat/completions` streams to its callers."""
 
     name = "open-webui"
+    marks = marks("selected_model_id event sources")
     says = says("run text reasoning tool_start arguments model usage finish error terminal")
 
     def recognise(self, head: Head, frame: Frame) -> Fit:

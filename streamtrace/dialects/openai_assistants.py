@@ -29,7 +29,7 @@ from streamtrace.core import events as ev
 from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_count, as_id, as_object, as_string, as_word, dump_json
-from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
+from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, marks, says
 
 MAX_REMEMBERED = 1024
 """Steps, tool calls and messages that one stream keeps in mind, of each."""
@@ -44,6 +44,7 @@ class OpenAIAssistants(Dialect):
     """`thread.*` events about one run."""
 
     name = "openai-assistants"
+    marks = marks("thread event")
     says = says(
         "run thread text tool_start arguments result step model usage finish "
         "input_required error terminal"

@@ -26,7 +26,7 @@ from streamtrace.core import events as ev
 from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_count, as_id, as_word, dump_json, load_json, typed_reader
-from streamtrace.dialects.base import Decoder, Dialect, Encoder, Envelope, Fit, Head, says
+from streamtrace.dialects.base import Decoder, Dialect, Encoder, Envelope, Fit, Head, marks, says
 from streamtrace.dialects.encode.openai_chat import ENCODES, OpenAIChatEncoder
 
 MAX_REMEMBERED = 1024
@@ -41,6 +41,7 @@ class OpenAIChat(Dialect):
     """`data:` frames with `chat.completion.chunk` objects, ended by `[DONE]`."""
 
     name = "openai-chat"
+    marks = marks("object choices error")
     plain_deltas = True
     says = says("run text reasoning tool_start arguments model usage finish error terminal")
     objects: ClassVar[tuple[str, ...]] = ("chat.completion.chunk",)
@@ -156,7 +157,7 @@ class _ChatDecoder:
     def decode(self, frame: Frame) -> Iterable[ev.Event]:
         events: list[ev.Event] = []
         if frame.data is not None:
-            chunk = _read(frame.data)
+            chunk = None if frame.data.startswith(_DONE) else _read(frame.data)
             if frame.stray is None and frame.event != "error":
                 text = self._only_text(chunk)
                 if text is not None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_object
-from streamtrace.dialects.base import Dialect, Fit, Head, says
+from streamtrace.dialects.base import Dialect, Fit, Head, marks, says
 from streamtrace.dialects.openai_chat import OpenAIChat
 
 
@@ -24,6 +24,7 @@ class OpenAICompletions(OpenAIChat):
     """`data:` frames with `text_completion` objects, ended by `[DONE]`."""
 
     name = "openai-completions"
+    marks = marks("object choices error")
     says = says("run text model usage finish error terminal")
     objects = ("text_completion", "text_completion.chunk")
     encodes = frozenset()

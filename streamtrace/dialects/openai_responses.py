@@ -25,7 +25,7 @@ from streamtrace.core import events as ev
 from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_id, as_word, dump_json, typed_reader
-from streamtrace.dialects.base import Decoder, Dialect, Encoder, Envelope, Fit, Head, says
+from streamtrace.dialects.base import Decoder, Dialect, Encoder, Envelope, Fit, Head, marks, says
 from streamtrace.dialects.encode.openai_responses import OpenAIResponsesEncoder
 
 MAX_REMEMBERED = 1024
@@ -36,6 +36,7 @@ class OpenAIResponses(Dialect):
     """The Responses API of OpenAI, as providers and gateways stream it."""
 
     name = "openai-responses"
+    marks = marks("type")
     says = says(
         "run thread text reasoning tool_start arguments result model usage finish "
         "input_required error terminal"

@@ -26,7 +26,7 @@ from streamtrace.core import events as ev
 from streamtrace.core.bounded import remember
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_count, as_id, as_object, as_string, dump_json
-from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
+from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, marks, says
 
 MAX_REMEMBERED = 256
 """Open parts and known tool calls of one stream, of each; of more, the oldest is forgotten."""
@@ -40,6 +40,7 @@ class PydanticAi(Dialect):
     """`AgentStreamEvent` and `AgentRunResultEvent` as JSON, in `data:` or line by line."""
 
     name = "pydantic-ai"
+    marks = marks("event_kind")
     says = says(
         "run thread text reasoning tool_start arguments result model usage finish "
         "input_required error terminal"

@@ -19,7 +19,7 @@ import msgspec
 from streamtrace.core.events import Custom, Event, Heartbeat, ReasoningDelta, RunFinished, TextDelta
 from streamtrace.core.frames import Frame
 from streamtrace.dialects import house
-from streamtrace.dialects.base import Decoder, Dialect, Encoder, Envelope, Fit, Head, says
+from streamtrace.dialects.base import Decoder, Dialect, Encoder, Envelope, Fit, Head, marks, says
 from streamtrace.dialects.encode.house import TypedJsonEncoder
 
 _SENTINEL = b"[DONE]"
@@ -33,6 +33,7 @@ class TypedJson(Dialect):
     """The last resort among those with text: a table of the kinds in common use."""
 
     name = "generic"
+    marks = marks("type event")
     plain_deltas = True
     says = says("run thread text reasoning tool_start arguments result model usage error terminal")
     encodes = TypedJsonEncoder.encodes

@@ -36,7 +36,7 @@ from streamtrace.core.jsonio import (
     load_json,
 )
 from streamtrace.dialects import house
-from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, says
+from streamtrace.dialects.base import Decoder, Dialect, Fit, Head, marks, says
 
 MAX_REMEMBERED = 1024
 """Open tool calls that one stream keeps in mind; of more, the oldest is forgotten."""
@@ -49,6 +49,7 @@ class VercelData(Dialect):
     """The data stream, by its header, or where the app says so."""
 
     name = "vercel-data"
+    marks = marks(HEADER)
     lines = True
     media_types = ("text/plain",)
     says = says(

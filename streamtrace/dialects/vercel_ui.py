@@ -39,7 +39,7 @@ from streamtrace.core.jsonio import (
     dump_json,
 )
 from streamtrace.dialects import house
-from streamtrace.dialects.base import Decoder, Dialect, Encoder, Envelope, Fit, Head, says
+from streamtrace.dialects.base import Decoder, Dialect, Encoder, Envelope, Fit, Head, marks, says
 from streamtrace.dialects.encode.vercel_ui import (
     APPROVAL,
     DONE,
@@ -66,6 +66,7 @@ class VercelUI(Dialect):
     """
 
     name = "vercel-ui"
+    marks = marks(f"type {HEADER}")
     plain_deltas = True
     says = says(
         "run text reasoning tool_start arguments result model usage finish input_required "

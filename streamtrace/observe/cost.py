@@ -5,6 +5,7 @@ Rules that hold here:
 * Nothing is fetched and no thread is made. Prices are as new as the installed package.
 * An unknown model, provider, price or count is no price (`None`), never zero and never a guess.
 * What strangers can name (models) is kept in bounded memory.
+* The price list is asked once for the rates of a model, and not for each run: it takes 90 us.
 * `genai_prices` is imported by `load`, else with the first price that needs it (a quarter of a
   second). Without it, overrides still work.
 """
@@ -14,8 +15,10 @@ from __future__ import annotations
 import functools
 import importlib
 import math
+from bisect import bisect_left
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from types import MappingProxyType
 from typing import Any
 
@@ -114,24 +117,104 @@ class Pricing:
         if snapshot is not self._snapshot:  # the app updates the prices
             self._find.cache_clear()
             self._snapshot = snapshot
-        found = self._find(model.lower(), provider)
-        if found is None:
-            return None
-        listed, its_provider = found
-        counts = {
-            "input_tokens": usage.input_tokens,
-            "output_tokens": usage.output_tokens,
-            "cache_read_tokens": usage.cached_input_tokens,
-            "cache_write_tokens": usage.cache_write_tokens,
-        }
-        try:
-            result = listed.calc_price(
-                library.Usage(**counts), its_provider, genai_request_timestamp=at
-            )
-        except (ValueError, LookupError):  # counts that contradict each other
-            return None
-        cost = float(result.total_price)
+        listed = self._find(model.lower(), provider)
+        total = None if listed is None else listed.total(usage, at or datetime.now(UTC))
+        cost = math.nan if total is None else float(total)
         return cost if math.isfinite(cost) and cost >= 0 else None
+
+
+class _Listed:
+    """A model of the price list.
+
+    What its tokens cost is a sum of counts times rates, which differ with the time, with how many
+    tokens of input there are (its price may have steps), and with which counts are known. For each
+    of these the list is asked for the rates, and once more whether they say the same as it does; if
+    not, it is asked every time.
+    """
+
+    def __init__(self, model: Any, provider: Any) -> None:
+        self._model = model
+        self._provider = provider
+        self._steps: dict[int, list[int]] = {}
+        self._rates: dict[tuple[int, int, bool, bool], _Rates | None] = {}
+
+    def total(self, usage: TokenCounts, at: datetime) -> Decimal | None:
+        """In US dollars; `None` for counts that contradict each other."""
+        counts = (
+            usage.input_tokens or 0,
+            usage.cached_input_tokens,
+            usage.cache_write_tokens,
+            usage.output_tokens or 0,
+        )
+        price = self._model.get_prices(at)  # one of a few that the list keeps
+        steps = self._steps.get(id(price))
+        if steps is None:
+            steps = self._steps[id(price)] = _steps(price)
+        step = bisect_left(steps, counts[0])
+        key = (id(price), step, counts[1] is None, counts[2] is None)
+        if counts[0] and key not in self._rates:
+            self._rates[key] = self._ask_rates(counts, at)
+        rates = self._rates.get(key)
+        return self._ask(counts, at) if rates is None else _times(counts, rates)
+
+    def _ask_rates(self, counts: _Counts, at: datetime) -> _Rates | None:
+        given, cached, written, _ = counts
+        no_cached, no_written = cached and 0, written and 0
+        asked: list[_Counts] = [
+            (given, no_cached, no_written, 0),
+            (given, no_cached if cached is None else given, no_written, 0),
+            (given, no_cached, no_written if written is None else given, 0),
+            (given, no_cached, no_written, _MANY),
+            (given, cached and given // 3, written and given // 4, _MANY - 1),
+        ]
+        totals = [total for one in asked if (total := self._ask(one, at)) is not None]
+        if len(totals) < len(asked):
+            return None
+        fresh, of_cached, of_written, with_output, mixed = totals
+        rates = (
+            fresh / given,
+            of_cached / given,
+            of_written / given,
+            (with_output - fresh) / _MANY,
+        )
+        return rates if _times(asked[-1], rates) == mixed else None
+
+    def _ask(self, counts: _Counts, at: datetime) -> Decimal | None:
+        given, cached, written, made = counts
+        usage = _library().Usage(
+            input_tokens=given,
+            output_tokens=made,
+            cache_read_tokens=cached,
+            cache_write_tokens=written,
+        )
+        try:
+            price = self._model.calc_price(usage, self._provider, genai_request_timestamp=at)
+        except (ValueError, LookupError):
+            return None
+        total: Decimal = price.total_price
+        return total
+
+
+_Counts = tuple[int, int | None, int | None, int]
+"""Of input, of this cached and cache-writing, and of output."""
+_Rates = tuple[Decimal, Decimal, Decimal, Decimal]
+"""US dollars per token of input that is new, cached, cache-writing, and of output."""
+_MANY = 1_000_000
+
+
+def _times(counts: _Counts, rates: _Rates) -> Decimal:
+    given, cached, written, made = counts
+    fresh = given - (cached or 0) - (written or 0)
+    total = fresh * rates[0] + made * rates[3]
+    if cached:
+        total += cached * rates[1]
+    return total + written * rates[2] if written else total
+
+
+def _steps(price: Any) -> list[int]:
+    """The counts of input tokens over which a price is another."""
+    tiered = [value.tiers for value in vars(price).values() if hasattr(value, "tiers")]
+    return sorted({tier.start for tiers in tiered for tier in tiers})
 
 
 @functools.cache
@@ -143,8 +226,8 @@ def _library() -> Any:
         return None
 
 
-def _find(model: str, provider: str | None) -> tuple[Any, Any] | None:
-    """The listed model and its provider. The library's own look-up has caches without a bound."""
+def _find(model: str, provider: str | None) -> _Listed | None:
+    """The listed model. The library's own look-up has caches without a bound."""
     snapshot = _library().data_snapshot.get_snapshot()
     if provider is None:
         found = next(
@@ -161,7 +244,7 @@ def _find(model: str, provider: str | None) -> tuple[Any, Any] | None:
     if found is None:
         return None
     listed = found.find_model(model, all_providers=snapshot.providers)
-    return None if listed is None else (listed, found)
+    return None if listed is None else _Listed(listed, found)
 
 
 def _plausible(usage: TokenCounts) -> bool:

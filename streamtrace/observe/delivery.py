@@ -42,7 +42,7 @@ _TIMES_OF_THE_FIRST = (
 )
 
 
-class ObservedDelivery(DeliveryCounts, kw_only=True):
+class ObservedDelivery(DeliveryCounts, kw_only=True, gc=False):
     """That of an observed request."""
 
     headers: Any = None

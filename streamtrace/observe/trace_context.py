@@ -7,7 +7,7 @@ stream is closed from another task.
 
 from __future__ import annotations
 
-import random
+import os
 import re
 import sys
 from collections.abc import Iterable
@@ -15,7 +15,6 @@ from collections.abc import Iterable
 from streamtrace.core.summary import TraceIds
 
 _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
-_random = random.SystemRandom()
 
 
 def current_span() -> TraceIds | None:
@@ -29,7 +28,7 @@ def current_span() -> TraceIds | None:
             return None
         return TraceIds(
             trace_id=f"{context.trace_id:032x}",
-            span_id=_new_id(64),
+            span_id=_new_id(8),
             parent_span_id=f"{context.span_id:016x}",
             sampled=bool(int(context.trace_flags) & 1),
         )
@@ -45,19 +44,19 @@ def from_headers(headers: Iterable[tuple[bytes, bytes]]) -> TraceIds:
             if match and match[1].strip(b"0") and match[2].strip(b"0"):
                 return TraceIds(
                     trace_id=match[1].decode(),
-                    span_id=_new_id(64),
+                    span_id=_new_id(8),
                     parent_span_id=match[2].decode(),
                     sampled=bool(int(match[3], 16) & 1),
                 )
             break
-    return TraceIds(trace_id=_new_id(128), span_id=_new_id(64))
+    return TraceIds(trace_id=_new_id(16), span_id=_new_id(8))
 
 
 def child_of(trace: TraceIds) -> TraceIds:
     """Ids of a span below that one."""
     return TraceIds(
         trace_id=trace.trace_id,
-        span_id=_new_id(64),
+        span_id=_new_id(8),
         parent_span_id=trace.span_id,
         sampled=trace.sampled,
     )
@@ -68,5 +67,7 @@ def traceparent(trace: TraceIds) -> str:
     return f"00-{trace.trace_id}-{trace.span_id}-{'00' if trace.sampled is False else '01'}"
 
 
-def _new_id(bits: int) -> str:
-    return f"{_random.getrandbits(bits) or 1:0{bits // 4}x}"
+def _new_id(size: int) -> str:
+    """So many random bytes, which are never all zero: that would be no id."""
+    made = os.urandom(size)
+    return made.hex() if any(made) else "1".zfill(2 * size)

@@ -39,7 +39,12 @@ from opentelemetry.trace import (
 from streamtrace.core.spans import SpanRecord, project
 from streamtrace.core.summary import RunSummary
 from streamtrace.sinks.otel_ids import PromisedIds, link_to, parent_context, promised
-from streamtrace.sinks.otlp import MAX_BYTES_PER_REQUEST, about_bytes, packed
+from streamtrace.sinks.otlp import (
+    MAX_BYTES_PER_REQUEST,
+    MAX_SDK_SPANS_PER_REQUEST,
+    about_bytes,
+    packed,
+)
 
 if TYPE_CHECKING:
     from streamtrace.sinks.otel_straight import StraightSpans
@@ -57,6 +62,7 @@ _KINDS = {
 class Way(Protocol):
     """How a run becomes spans, and how these leave the process."""
 
+    max_spans: int
     max_bytes: int
 
     def spans(self, run: RunSummary) -> tuple[list[Any], int]:
@@ -78,7 +84,7 @@ class SpanWriter:
         """What was dropped, by reason."""
         way: Way = self._straight or SdkSpans(self._tracer(), self._exporter)
         dropped: Counter[str] = Counter()
-        for request in packed(_made(way, batch, dropped), way.max_bytes):
+        for request in packed(_made(way, batch, dropped), way.max_spans, way.max_bytes):
             if not _send(way, [span for spans in request for span in spans]):
                 dropped["export_error"] += len(request)
         return dropped
@@ -114,6 +120,7 @@ class SpanWriter:
 class SdkSpans:
     """The way through spans of the SDK."""
 
+    max_spans = MAX_SDK_SPANS_PER_REQUEST
     max_bytes = MAX_BYTES_PER_REQUEST
 
     def __init__(self, tracer: trace.Tracer, exporter: SpanExporter | None) -> None:

@@ -31,7 +31,13 @@ from opentelemetry.trace import SpanKind, Tracer
 from streamtrace.core.spans import MAX_ATTRIBUTES, SpanRecord, project
 from streamtrace.core.summary import RunSummary
 from streamtrace.sinks.otel_ids import child_ids, parent_context, root_ids
-from streamtrace.sinks.otlp import CLIENT, INTERNAL, SpanIds, encode_span
+from streamtrace.sinks.otlp import (
+    CLIENT,
+    INTERNAL,
+    MAX_SPANS_PER_REQUEST,
+    SpanIds,
+    encode_span,
+)
 from streamtrace.sinks.otlp_http import PROBES, OtlpHttp, ids_of, straight
 
 _BySdk = Callable[[RunSummary], Sequence[Any]]
@@ -45,6 +51,7 @@ class StraightSpans:
         self._sampler = provider.sampler
         self._made_ids = provider.id_generator
         self._http = http
+        self.max_spans = MAX_SPANS_PER_REQUEST
         self.max_bytes = http.max_bytes
 
     def spans(self, run: RunSummary) -> tuple[list[bytes], int]:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
+import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.recordings import STREAMS
 from support.wire import events_of, frames_of
 
 from streamtrace.core.errors import ConfigError
@@ -276,3 +282,94 @@ def test_dialects_are_found_by_name_and_a_wrong_name_tells_the_right_ones():
     assert [by_name(dialect.name) for dialect in BUILT_IN] == list(BUILT_IN)
     with pytest.raises(ConfigError, match=r"'openai'.*openai-chat.*unknown"):
         by_name("openai")
+
+
+# --- who is not asked ----------------------------------------------------------------------
+
+FRAMES = [frame for stream in STREAMS for frame in stream.frames()[:40] if frame.data]
+OBJECTS = [value for frame in FRAMES if isinstance(value := frame.json(), dict)]
+KEYS = sorted({key for value in OBJECTS for key in value}.union(*filter(None, (
+    one.marks for one in BUILT_IN
+))))  # fmt: skip
+KINDS = sorted({
+    value[key]
+    for value in OBJECTS
+    for key in ("type", "event", "event_type", "event_kind", "object", "jsonrpc")
+    if isinstance(value.get(key), str)
+})  # fmt: skip
+EVENTS = [None, "", *sorted({frame.event for frame in FRAMES if frame.event})]
+HEADS = [
+    SSE,
+    Head(path="/v1/message:stream"),
+    Head(media_type="application/x-ndjson"),
+    Head(request={"jsonrpc": "2.0", "method": "tools/call", "id": 1}),
+    Head(headers={"x-vercel-ai-ui-message-stream": "v1"}),
+    Head(headers={"x-vercel-ai-data-stream": "v1"}),
+]
+VALUES = [None, 1, True, "x", "2.0", [], {}, [{"text": "x"}], *KINDS]
+
+
+class Asked(Dialect):
+    """A built-in dialect that is asked of every frame."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.name = dialect.name
+        self.recognise = dialect.recognise
+
+
+ALL_ASKED = tuple(map(Asked, BUILT_IN))
+
+
+def found(head: Head, frames: list[Frame], candidates: tuple[Dialect, ...]) -> list[str | None]:
+    """After each frame, and at the end."""
+    detector = Detector(head, candidates)
+    told = [detector.offer(frame) for frame in frames]
+    return [one and one.name for one in (*told, detector.settle())]
+
+
+@pytest.mark.parametrize("stream", STREAMS, ids=str)
+def test_no_stream_is_found_otherwise_if_everybody_is_asked(stream):
+    for start in range(0, min(len(stream.frames()), 200), 7):
+        frames = stream.frames()[start : start + MAX_FRAMES]
+        assert found(stream.head, frames, BUILT_IN) == found(stream.head, frames, ALL_ASKED)
+
+
+def changed(value: dict, left_out: set[int], more: dict, event: str | None) -> Frame:
+    kept = {key: one for number, (key, one) in enumerate(value.items()) if number not in left_out}
+    return Frame(data=json.dumps({**kept, **more}).encode(), event=event)
+
+
+likely_frames = st.builds(
+    changed,
+    st.sampled_from([{}, *OBJECTS]),
+    st.sets(st.integers(0, 7), max_size=4),
+    st.dictionaries(st.sampled_from(KEYS), st.sampled_from([*VALUES, *OBJECTS]), max_size=3),
+    st.sampled_from(EVENTS),
+)
+"""Real frames, or none, with other keys, values and events."""
+
+
+@settings(max_examples=400, deadline=None)
+@given(head=st.sampled_from(HEADS), frames=st.lists(likely_frames, min_size=1, max_size=6))
+def test_nothing_is_found_otherwise_if_everybody_is_asked(head, frames):
+    assert found(head, frames, BUILT_IN) == found(head, frames, ALL_ASKED)
+
+
+@pytest.mark.parametrize("frame", [
+    Frame(data=b"[DONE]"), Frame(data=b"[1]"), Frame(data=b"null"), Frame(data=b'0:"x"'),
+    Frame(stray=b'{"error":{"code":1,"status":"x"}}'), Frame(event="end"), Frame(data=b"{}"),
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize("event", EVENTS)
+def test_a_frame_without_an_object_is_for_everybody(event, frame):
+    frame = msgspec.structs.replace(frame, event=event or frame.event)
+    for head in HEADS:
+        assert found(head, [frame], BUILT_IN) == found(head, [frame], ALL_ASKED)
+
+
+def test_marks_are_not_inherited_since_a_subclass_may_recognise_more():
+    class Mine(type(by_name("cognis"))):
+        name = "mine"
+        text_event = "tok"
+
+    assert Mine.marks is None
+    assert Detector(SSE, (Mine(), *BUILT_IN)).offer(Frame(event="tok", data=b"{}")).name == "mine"

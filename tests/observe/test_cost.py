@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import genai_prices
@@ -148,6 +149,66 @@ def test_no_price_is_negative_whatever_a_stream_says(
 
 
 PRICING = Pricing(MINE)
+
+LISTED = ["gpt-4o", "gpt-5.4", "claude-sonnet-4-5", "gemini-2.5-pro", "deepseek-chat", "grok-4.20"]
+"""With prices of one kind, in steps of input, and at some hours only."""
+
+
+@st.composite
+def plausible(draw: st.DrawFn) -> TokenCounts:
+    """Counts that can be true together, known or not."""
+    given = draw(st.integers(0, 1_000_000) | st.sampled_from([128_000, 200_000, 200_001]))
+    cached = draw(st.none() | st.integers(0, given))
+    written = draw(st.none() | st.integers(0, given - (cached or 0)))
+    made = draw(st.integers(0, 10_000_000))
+    return TokenCounts(
+        input_tokens=given,
+        output_tokens=made,
+        cached_input_tokens=cached,
+        cache_write_tokens=written,
+    )
+
+
+@given(model=st.sampled_from(LISTED), usage=plausible(), hour=st.integers(0, 23))
+def test_a_price_is_that_of_the_list_to_the_last_digit(
+    model: str, usage: TokenCounts, hour: int
+) -> None:
+    at = datetime(2025, 6, 1, hour, 20, tzinfo=UTC)
+    counts = genai_prices.Usage(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cache_read_tokens=usage.cached_input_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+    )
+    found = PRICING._find(model, None)
+    assert found is not None
+    try:
+        listed = found._model.calc_price(counts, found._provider, genai_request_timestamp=at)
+    except (ValueError, LookupError):
+        assert PRICING.price(usage, model, None, at) is None
+    else:
+        assert PRICING.price(usage, model, None, at) == float(listed.total_price)
+
+
+@pytest.mark.parametrize("model", LISTED)
+def test_the_list_is_not_asked_again_for_what_it_said(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pricing = Pricing()
+    first = pricing.price(tokens(1000, 10), model, None, AT)
+    monkeypatch.setattr(cost._Listed, "_ask", lambda *_: pytest.fail("it was asked again"))
+    for number in range(20):
+        assert pricing.price(tokens(1000 + number, 10 + number), model, None, AT)
+    assert pricing.price(tokens(1000, 10), model, None, AT) == first
+
+
+def test_a_list_that_does_not_add_up_is_asked_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    pricing = Pricing()
+    monkeypatch.setattr(
+        cost._Listed, "_ask", lambda _, counts, at: Decimal(counts[0] ** 2 + counts[3] ** 2)
+    )
+    assert pricing.price(tokens(10, 5), "gpt-4o", None, AT) == 125
+    assert pricing.price(tokens(20, 5), "gpt-4o", None, AT) == 425
 
 
 # --- a whole run ---------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Any
 
 import langfuse
 import pytest
+import requests
 from langfuse import LangfuseOtelSpanAttributes as Sdk
 from langfuse._client.constants import LANGFUSE_TRACER_NAME
 from langfuse._client.resource_manager import LangfuseResourceManager
@@ -263,10 +264,32 @@ def test_certificates_for_the_collector_are_not_shown_to_langfuse(
     for kind in ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"):
         monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{kind}", "collector.pem")
         monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_TRACES_{kind}", "collector.pem")
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
     pipe = Pipe(PUBLIC_KEY, SECRET_KEY, receiver.url, 5.0)
     assert pipe._session is pipe._exporter._client._transport._session
     assert (pipe._session.verify, pipe._session.cert) == (True, None)
     pipe.close()
+
+
+@pytest.mark.parametrize("certificates", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+@pytest.mark.parametrize("bypassed", [False, True])
+def test_proxy_and_certificates_are_those_that_requests_would_take(
+    monkeypatch: pytest.MonkeyPatch, certificates: str, bypassed: bool
+) -> None:
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NO_PROXY", "no_proxy", "https_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(certificates, "/etc/ours.pem")
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    monkeypatch.setenv("NO_PROXY", "langfuse.example" if bypassed else "other.example")
+    url = "https://langfuse.example"
+    pipe = Pipe(PUBLIC_KEY, SECRET_KEY, url, 5.0)
+    theirs = requests.Session().merge_environment_settings(url, {}, None, None, None)
+    ours = pipe._session.merge_environment_settings(url, {}, None, None, None)
+    pipe.close()
+    assert ours == theirs
+    assert ours["verify"] == "/etc/ours.pem"
+    assert ("https" in ours["proxies"]) is not bypassed
 
 
 def test_a_password_from_netrc_does_not_replace_the_key(

@@ -255,14 +255,14 @@ def test_a_strangers_bytes_do_not_cost_other_runs_their_trace(receiver, sinks):
     assert max(len(span["name"]) for span in spans) < 1_100
 
 
-def test_requests_are_small_and_hold_whole_runs(receiver, sinks):
-    """80 runs of 4 spans: at most 128 spans in a request, and no run is cut in two."""
-    sink = sink_to(receiver, sinks, batch_runs=80, interval_s=WAIT_S)
-    tell(sink, *(completed_run() for _ in range(80)))
-    receiver.wait_for_spans(320)
+def test_requests_are_small_and_hold_whole_runs(receiver, sinks, way):
+    """160 runs of 4 spans: at most 512 in a request, of the SDK's 128, and no run is cut in two."""
+    sink = sink_to(receiver, sinks, batch_runs=160, interval_s=WAIT_S)
+    tell(sink, *(completed_run() for _ in range(160)))
+    receiver.wait_for_spans(640)
 
     sizes = [len(request.spans) for request in receiver.requests]
-    assert sizes == [128, 128, 64]
+    assert sizes == ([512, 128] if way == "straight" else [128] * 5)
     for request in receiver.requests:
         assert len({span["trace_id"] for span in request.spans}) * 4 == len(request.spans)
 

@@ -164,16 +164,16 @@ def test_requests_hold_whole_runs_in_order_and_only_a_single_run_is_too_long(
     runs: list[tuple[int, int]],
 ) -> None:
     made = [([number] * spans, size) for number, (spans, size) in enumerate(runs)]
-    requests = list(packed(made, max_bytes=100))
+    requests = list(packed(made, max_spans=128, max_bytes=100))
     assert [run for request in requests for run in request] == [run for run, _ in made]
     for request in requests:
         spans = sum(map(len, request))
         size = sum(made[run[0]][1] for run in request)
-        assert len(request) == 1 or (spans <= otlp.MAX_SPANS_PER_REQUEST and size <= 100)
+        assert len(request) == 1 or (spans <= 128 and size <= 100)
     for one, following in pairwise(requests):  # none could hold another
         spans = sum(map(len, one)) + len(following[0])
         size = sum(made[run[0]][1] for run in [*one, following[0]])
-        assert spans > otlp.MAX_SPANS_PER_REQUEST or size > 100
+        assert spans > 128 or size > 100
 
 
 def test_a_request_of_nothing_is_valid() -> None:

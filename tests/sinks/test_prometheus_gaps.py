@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from prometheus_client import Histogram
 
 from streamtrace.core.names import GAP_BUCKETS_S
-from streamtrace.sinks.prometheus.counts import add_counts, add_linked, observe_each
+from streamtrace.sinks.prometheus.counts import add_counts, add_linked, observe, observe_each
 
 LINK = {"trace_id": "t"}
 
@@ -46,6 +46,25 @@ def test_gaps_in_bulk_read_like_gaps_observed_one_by_one(add: Any, gaps: list[fl
     buckets, total = buckets_and_sum(in_bulk)
     assert buckets == buckets_and_sum(one_by_one)[0]
     assert total == pytest.approx(sum(gaps), abs=1e-6)
+
+
+@given(values=gap_lists)
+def test_a_value_is_observed_as_by_the_client_itself(values: list[float]) -> None:
+    theirs = Histogram("values", "", buckets=GAP_BUCKETS_S, registry=None)
+    ours = Histogram("values", "", buckets=GAP_BUCKETS_S, registry=None)
+    for value in values:
+        theirs.observe(value, LINK)
+        observe(ours, GAP_BUCKETS_S, value, LINK)
+    told, expected = (
+        [
+            (one.name, one.labels, one.value, one.exemplar and one.exemplar[:2])
+            for family in histogram.collect()
+            for one in family.samples
+            if not one.name.endswith("_created")
+        ]
+        for histogram in (ours, theirs)
+    )
+    assert told == expected
 
 
 @given(gaps=gap_lists.filter(bool))

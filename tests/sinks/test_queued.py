@@ -625,3 +625,24 @@ def test_runs_left_at_close_are_warned_of(caplog):
     sink.verdicts.put({})
 
     assert "1 runs not exported" in caplog.text
+
+
+# --- moments for the event loop ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("flushing", "pauses"), [(0, 7), (1, 0)])
+def test_a_worker_pauses_by_the_time_that_it_computed(
+    monkeypatch: pytest.MonkeyPatch, flushing: int, pauses: int
+) -> None:
+    """30 runs of 0.1 ms each, and a pause whenever more than 0.3 ms went by."""
+    now_ns, slept = [0], []
+    clock = SimpleNamespace(perf_counter_ns=lambda: now_ns[0], sleep=slept.append)
+    sink = Steered()
+    sink._flushing = flushing
+    monkeypatch.setattr(queued, "time", clock)
+    told = []
+    for run in sink.in_turn([minimal_run(run_id=str(number)) for number in range(30)]):
+        told.append(run.run_id)
+        now_ns[0] += 100_000
+    assert told == [str(number) for number in range(30)]
+    assert slept == [queued._MOMENT_S] * pauses

@@ -75,7 +75,7 @@ _HAVE_FIELDS_IN_GENERATIONS = _HAVE_FIELDS | {
 }  # fmt: skip
 
 
-class Observation(msgspec.Struct, kw_only=True):
+class Observation(msgspec.Struct, kw_only=True, gc=False):
     """One span, as Langfuse reads it."""
 
     name: str

@@ -110,7 +110,7 @@ class LangfuseSink(QueuedSink):
         if pipe is None:
             return {"disabled": len(batch)}
         dropped: Counter[str] = Counter()
-        for request in packed(self._made(pipe, batch, dropped), pipe.max_bytes):
+        for request in packed(self._made(pipe, batch, dropped), pipe.max_spans, pipe.max_bytes):
             if not pipe.send([span for spans in request for span in spans]):
                 answer = pipe.status or "nothing"
                 WARNINGS.warn("langfuse.answer", f"sink langfuse: Langfuse answered {answer}")

@@ -4,7 +4,7 @@ Rules that hold here:
 
 * One set per registry, however many sinks: nothing is registered twice.
 * The values of each label are bounded, and with them the number of series.
-* Children are bound once per route and dialect: recording a run looks up next to nothing.
+* Children are bound once, and kept: their labels are bounded, so they are too.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from streamtrace.core.names import GAP_BUCKETS_S
 from streamtrace.core.sink import Sink
 from streamtrace.core.summary import RunSummary, Status
 from streamtrace.sinks.prometheus.client import client, is_multiprocess
-from streamtrace.sinks.prometheus.counts import add_counts, add_linked
+from streamtrace.sinks.prometheus.counts import add_counts, add_linked, observe
 from streamtrace.sinks.prometheus.served import ServedCounts
 from streamtrace.sinks.prometheus.tracked import Tracked
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 MAX_BUCKETS = 20
+SYNC_S = 1.0
+"""How often the counts of other sinks are looked at, beside scrapes: a look costs as much as to
+record a run."""
 
 _ALL: weakref.WeakKeyDictionary[Any, Series] = weakref.WeakKeyDictionary()
 _ALL_LOCK = threading.Lock()
@@ -68,7 +72,9 @@ class Series:
         self.lock = threading.Lock()
         self._seen: dict[str, set[str]] = {}
         self._streams: dict[tuple[str, str], Stream] = {}
+        self._children: dict[tuple[str, ...], Any] = {}
         self._tracked: list[Tracked] = []
+        self._sync_due = 0.0
         registry.register(self)
         self._families = {
             one.name: _family(registry, one, self.buckets[one.name]) for one in METRICS
@@ -79,6 +85,14 @@ class Series:
     def __getitem__(self, metric: Metric) -> Any:
         """The client's collector of a metric."""
         return self._families[metric.name]
+
+    def child(self, metric: Metric, *labels: str) -> Any:
+        """That of these labels, each of which is `bounded`, or one of a fixed set."""
+        key = (metric.name, *labels)
+        found = self._children.get(key)
+        if found is None:
+            found = self._children[key] = self._families[metric.name].labels(*labels)
+        return found
 
     def describe(self) -> list[Any]:
         """It has no samples of its own."""
@@ -92,6 +106,13 @@ class Series:
         for entry in tracked:
             entry.sync()
         return []
+
+    def sync_if_due(self) -> None:
+        """Bring them up to date, if that was not done for a while."""
+        now = time.monotonic()
+        if now >= self._sync_due:
+            self._sync_due = now + SYNC_S
+            self.collect()
 
     def sync_served(self) -> None:
         """Add what rose since the last time."""
@@ -147,6 +168,7 @@ class Series:
     def after_fork(self) -> None:
         """The locks may be held by threads that the child does not have."""
         self.lock = threading.Lock()
+        self._sync_due = 0.0  # sinks may count from 0 again
         for entry in self._tracked:
             entry.lock = threading.Lock()
 
@@ -160,17 +182,19 @@ class Stream:
             status: series[metrics.STREAMS].labels(route, dialect, status.value)
             for status in Status
         }
-        self._duration = functools.partial(series[metrics.STREAM_DURATION].labels, route, dialect)
+        self._duration = functools.partial(series.child, metrics.STREAM_DURATION, route, dialect)
+        self._duration_edges = series.buckets[metrics.STREAM_DURATION.name]
         self._stalled = series[metrics.STREAMS_STALLED].labels(route, dialect)
         self._events = series[metrics.EVENTS].labels(route, dialect)
         self._gaps = series[metrics.EVENT_GAP].labels(route, dialect)
-        self._times: list[tuple[str, Any, bool]] = []
+        self._times: list[tuple[str, Any, tuple[float, ...], bool]] = []
         self._counts: list[tuple[str, Callable[[], Any], float]] = []
         for metric in METRICS:
             if metric.field is not None:
                 bind = functools.partial(series[metric].labels, route, dialect)
                 if metric.kind == "histogram":
-                    self._times.append((metric.field, bind(), metric.exemplar))
+                    edges = series.buckets[metric.name]
+                    self._times.append((metric.field, bind(), edges, metric.exemplar))
                 else:
                     per_unit = 1e-9 if metric.unit == "seconds" else 1
                     child = functools.cache(bind)
@@ -181,7 +205,8 @@ class Stream:
     def end(self, summary: RunSummary, exemplar: dict[str, str] | None) -> None:
         """How a run ended, and how long it took."""
         self._ended[summary.status].inc()
-        self._duration(summary.status.value).observe(summary.duration_ns / 1e9, exemplar)
+        duration = self._duration(summary.status.value)
+        observe(duration, self._duration_edges, summary.duration_ns / 1e9, exemplar)
 
     def rest(self, summary: RunSummary) -> None:
         """What a run said when its client had left."""
@@ -189,14 +214,16 @@ class Stream:
 
     def record(self, summary: RunSummary, exemplar: dict[str, str] | None) -> None:
         """What was told over one connection."""
-        for field, histogram, is_linked in self._times:
+        for field, histogram, edges, is_linked in self._times:
             ns = getattr(summary, field)
             if ns is not None:
-                histogram.observe(ns / 1e9, exemplar if is_linked else None)
+                observe(histogram, edges, ns / 1e9, exemplar if is_linked else None)
         for field, counter, per_unit in self._counts:
             count = getattr(summary, field)
             if count is not None:
-                counter().inc(count * per_unit)
+                child = counter()
+                if count:
+                    child.inc(count * per_unit)
         if summary.longest_send_stall_ns >= metrics.STALLED_NS:
             self._stalled.inc()
         if summary.gap_counts:
@@ -260,6 +287,12 @@ def _version() -> str:
         return UNKNOWN
 
 
+def _before_fork() -> None:
+    """What is counted by then is the parent's: a child must not add it as well."""
+    for series in list(_ALL.values()):
+        series.collect()
+
+
 def _after_fork() -> None:
     global _ALL_LOCK  # noqa: PLW0603
     _ALL_LOCK = threading.Lock()
@@ -268,4 +301,4 @@ def _after_fork() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork)

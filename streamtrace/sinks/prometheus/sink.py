@@ -72,7 +72,8 @@ class PrometheusSink(Sink):
     def sync(self) -> bool:
         """Bring the counters of the tracked sinks up to date. True if any has records queued.
 
-        Happens by itself: when a stream starts or ends, and at each scrape.
+        Happens by itself: at each scrape, once a second while streams start and end, and under
+        several processes until the records of the last one are exported.
         """
         self._series.sync_served()
         queued = [entry.sync() for entry in self._tracked]
@@ -82,14 +83,15 @@ class PrometheusSink(Sink):
         """Count the stream, and as active."""
         if info.connection in _BEGINS:
             route = self._series.route(info.route)
-            self._series[metrics.STREAMS_STARTED].labels(route).inc()
-            self._series[metrics.STREAMS_ACTIVE].labels(route).inc()
-        self.sync()
+            self._series.child(metrics.STREAMS_STARTED, route).inc()
+            self._series.child(metrics.STREAMS_ACTIVE, route).inc()
+        self._series.sync_if_due()
 
     def end(self, info: StreamInfo, summary: RunSummary) -> None:
         """Record all of the run."""
         if info.connection in _BEGINS:
-            self._series[metrics.STREAMS_ACTIVE].labels(self._series.route(info.route)).dec()
+            route = self._series.route(info.route)
+            self._series.child(metrics.STREAMS_ACTIVE, route).dec()
         dropped = "shutdown" if self._closed else None
         if dropped is None:
             try:
@@ -104,7 +106,10 @@ class PrometheusSink(Sink):
                 self._exported += 1
             else:
                 self._dropped[dropped] = self._dropped.get(dropped, 0) + 1
-        self.sync()
+        if self._closed:
+            self.sync()
+        else:
+            self._series.sync_if_due()
         self._settle_later()
 
     def stats(self) -> SinkStats:
@@ -154,22 +159,22 @@ class PrometheusSink(Sink):
             stream.end(summary, exemplar)
         for name, count in summary.issues.items():
             kind = series.bounded("kind", name, limit)
-            series[metrics.ISSUES].labels(stream.dialect, kind).inc(count)
+            series.child(metrics.ISSUES, stream.dialect, kind).inc(count)
         is_open = connection is not None and connection.is_detached
         for call in summary.tool_calls:
             if is_open and call.finished_ns is None:
                 continue  # the run goes on, and its rest tells what became of the call
             tool = series.bounded("tool", call.name, limit)
-            series[metrics.TOOL_CALLS].labels(tool, call.status).inc()
+            series.child(metrics.TOOL_CALLS, tool, call.status).inc()
             if call.ready_ns is not None and call.finished_ns is not None:
                 took_ns = max(0, call.finished_ns - call.ready_ns)
-                series[metrics.TOOL_DURATION].labels(tool).observe(took_ns / 1e9)
+                series.child(metrics.TOOL_DURATION, tool).observe(took_ns / 1e9)
         for entry in summary.usage_by_model:
             model = series.bounded("model", entry.model, limit)
             for kind, tokens in _tokens(entry.usage):
-                series[metrics.TOKENS].labels(model, kind).inc(tokens)
+                series.child(metrics.TOKENS, model, kind).inc(tokens)
             if entry.cost_usd is not None:
-                series[metrics.COST].labels(model).inc(entry.cost_usd)
+                series.child(metrics.COST, model).inc(entry.cost_usd)
 
     def _settle_later(self) -> None:
         """Other processes read what was written: so look again when the sinks have exported."""
