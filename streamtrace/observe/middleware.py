@@ -153,15 +153,28 @@ class StreamTraceMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection. See the module docstring for what is promised."""
-        kind = scope["type"]
-        if kind == "lifespan":
-            await run_lifespan(self.app, scope, receive, send, self.drain)
-        elif kind == "http" and not self._is_nested(scope):
-            await self._http(scope, receive, send)
-        elif kind == "websocket" and self._websockets and not self._is_nested(scope):
-            await self._websocket(scope, receive, send)
+        if scope["type"] != "http" or self._is_nested(scope):
+            await self._not_http(scope, receive, send)
+            return
+        # Here, and not in a method: each coroutine more is one more to go through at each chunk.
+        exchange = self._exchange(scope)
+        path = HttpPath(
+            exchange,
+            partial(self._open, exchange, scope, http_opening),
+            receive,
+            send,
+            self._max_request_bytes,
+        )
+        tokens = _enter(exchange)
+        try:
+            await self.app(scope, path.receive, path.sender())
+        except BaseException as error:
+            _end(path.stream, exchange, error)
+            raise
         else:
-            await self.app(scope, receive, send)
+            _end(path.stream, exchange)
+        finally:
+            _leave(exchange, tokens)
 
     # --- what users ask -----------------------------------------------------------------------
 
@@ -202,25 +215,15 @@ class StreamTraceMiddleware:
 
     # --- the path -----------------------------------------------------------------------------
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = self._exchange(scope)
-        path = HttpPath(
-            exchange,
-            partial(self._open, exchange, scope, http_opening),
-            receive,
-            send,
-            self._max_request_bytes,
-        )
-        tokens = _enter(exchange)
-        try:
-            await self.app(scope, path.receive, path.sender())
-        except BaseException as error:
-            _end(path.stream, exchange, error)
-            raise
+    async def _not_http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Or what an outer one of us observes."""
+        kind = scope["type"]
+        if kind == "lifespan":
+            await run_lifespan(self.app, scope, receive, send, self.drain)
+        elif kind == "websocket" and self._websockets and not self._is_nested(scope):
+            await self._websocket(scope, receive, send)
         else:
-            _end(path.stream, exchange)
-        finally:
-            _leave(exchange, tokens)
+            await self.app(scope, receive, send)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = self._exchange(scope)
