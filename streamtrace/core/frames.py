@@ -246,8 +246,8 @@ class FrameParser:
         known = self._behind_id
         if start and known is not None and data.startswith(known[0], start):
             value, frame_id = data[start + len(known[0]) : -2], data[3 : start - 1]
-            if _LF in value or _NUL in frame_id:
-                return None
+            if _LF in value or _NUL in frame_id or value.startswith(b" "):
+                return None  # the space may belong to the name, if the last one was without
             text = frame_id.removeprefix(b" ").decode("utf-8", "replace")
             return Frame(at_ns=at_ns, data=value, event=known[1], id=text, comment=known[2])
         frame = _read_usual(data, len(data) - 2, at_ns)

@@ -379,6 +379,7 @@ _lines = st.lists(_FIELDS, min_size=1, max_size=5)
 
 @settings(max_examples=1000, deadline=None)
 @given(blocks=st.lists(_lines, min_size=1, max_size=6), end=st.sampled_from([b"\n", b"\r\n"]))
+@example(blocks=[[b"id: 7", b"data:{}"], [b"id: 7", b"data: x"]], end=b"\n")
 def test_blocks_of_a_usual_shape_read_as_any_other_block(blocks, end):
     """The shortcuts for common blocks, one by one or many at once, against reading each line."""
     expected = [_read_block(b"\n".join(lines), 0, complete=True) for lines in blocks]
