@@ -590,7 +590,7 @@ Notes_take(Notes *self, PyObject *Py_UNUSED(ignored))
     PyObject *entries = self->entries;
     self->entries = NULL;
     self->tries = 0;
-    return entries == NULL ? PyList_New(0) : entries;
+    return entries == NULL ? PyTuple_New(0) : entries;
 }
 
 static PyMethodDef Notes_methods[] = {

@@ -3,7 +3,7 @@
 Each of these does the same as the Python that is named, which is used without it.
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, final
 
 from streamtrace.observe.asgi_types import Message, Send
@@ -46,7 +46,7 @@ class Notes:
     def note(self, at_ns: int, body: Any) -> None: ...
     def sent(self, at_ns: int, sent_ns: int, is_noted: bool) -> None: ...
     def last_noted(self) -> Any: ...
-    def take(self) -> list[Any]: ...
+    def take(self) -> Sequence[Any]: ...
 
 @final
 class Sender:

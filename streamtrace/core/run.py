@@ -111,7 +111,7 @@ class RunMachine:
         self._open: OpenGeneration | None = None
         self._by_key: dict[str, OpenGeneration] = {}
         self._tool_calls: dict[str, OpenToolCall] = {}
-        self._steps: list[Step] = []
+        self._steps: list[Step] | None = None  # most runs have none
         self._open_steps: dict[str, Step] = {}
         self._finished_messages: dict[str, None] = {}  # an empty set weighs three times as much
         self._messages = 0
@@ -217,7 +217,7 @@ class RunMachine:
             events=self.events,
             generations=[generation.summary() for generation in self._generations],
             tool_calls=[call.summary() for call in self._tool_calls.values()],
-            steps=self._steps,
+            steps=self._steps or [],
             usage=usage,
             usage_by_model=usage_by_model,
             issues=self.issues,
@@ -257,6 +257,8 @@ class RunMachine:
         key = (event.step_id or event.name)[:MAX_ID_CHARS]
         if key in self._open_steps:
             self.issue("step_repeated")
+        if self._steps is None:
+            self._steps = []
         if self._full(self._steps):
             return
         step = Step(name=event.name[:MAX_ID_CHARS], started_ns=at_ns)

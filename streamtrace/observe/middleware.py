@@ -11,16 +11,14 @@ Rules that hold here:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextvars import Token
 from functools import partial
 from typing import Any
 
 from streamtrace.core.content import MAX_CONTENT_BYTES
-from streamtrace.core.delivery import CURRENT_DELIVERY, DeliveryCounts
+from streamtrace.core.delivery import CURRENT_DELIVERY
 from streamtrace.core.errors import ConfigError
 from streamtrace.core.frames import MAX_FRAME_BYTES
 from streamtrace.core.outcome import StreamEnd
@@ -147,6 +145,7 @@ class StreamTraceMiddleware:
         self._exclude = frozenset(exclude)
         self._pumps = Pumps(max_total_bytes)
         self._active: dict[int, Stream] = {}
+        self._forgotten = self._forget  # one for all streams
         if pricing is not None:
             pricing.load()
         close_at_exit(self)
@@ -165,7 +164,7 @@ class StreamTraceMiddleware:
             send,
             self._max_request_bytes,
         )
-        tokens = _enter(exchange)
+        outer = _enter(exchange)
         try:
             await self.app(scope, path.receive, path.sender())
         except BaseException as error:
@@ -174,7 +173,7 @@ class StreamTraceMiddleware:
         else:
             _end(path.stream, exchange)
         finally:
-            _leave(exchange, tokens)
+            _leave(exchange, outer)
 
     # --- what users ask -----------------------------------------------------------------------
 
@@ -257,7 +256,7 @@ class StreamTraceMiddleware:
                 observed, stream, sent = stream, None, stream
                 observed.final(at_ns, exchange.gone_ns(at_ns))
 
-        tokens = _enter(exchange)
+        outer = _enter(exchange)
         try:
             await self.app(scope, observed_receive, observed_send)
         except BaseException as error:
@@ -266,7 +265,7 @@ class StreamTraceMiddleware:
         else:
             _end(stream or sent, exchange)
         finally:
-            _leave(exchange, tokens)
+            _leave(exchange, outer)
 
     def _is_nested(self, scope: Scope) -> bool:
         """Whether one of us already stands outside, around the same request."""
@@ -307,7 +306,7 @@ class StreamTraceMiddleware:
                 ),
                 self._settings,
                 self._pumps.current(),
-                self._forget,
+                self._forgotten,
             )
         except Exception as error:  # a fault of ours: the response goes on unobserved
             WARNINGS.warn("open", f"a stream was not observed: {type(error).__name__}")
@@ -345,18 +344,21 @@ def _end(stream: Stream | None, exchange: Exchange, error: BaseException | None 
     stream.end(StreamEnd(at_ns=at_ns, disconnected_ns=exchange.gone_ns(at_ns)))
 
 
-_Tokens = tuple[Token[Exchange | None], Token[DeliveryCounts | None]]
+def _enter(exchange: Exchange) -> Exchange | None:
+    """From here on, the context is that of this request. Returns whose it was."""
+    outer = CURRENT.get()
+    CURRENT.set(exchange)
+    CURRENT_DELIVERY.set(exchange.delivery)
+    return outer
 
 
-def _enter(exchange: Exchange) -> _Tokens:
-    return CURRENT.set(exchange), CURRENT_DELIVERY.set(exchange.delivery)
-
-
-def _leave(exchange: Exchange, tokens: _Tokens) -> None:
+def _leave(exchange: Exchange, outer: Exchange | None) -> None:
+    """No tokens are kept to reset the variables by: these would be objects for as long as the
+    request. Where it is closed from another context, with its own, nothing is to be done."""
     exchange.finished = True
-    with contextlib.suppress(ValueError):  # closed from another context, with its own
-        CURRENT.reset(tokens[0])
-        CURRENT_DELIVERY.reset(tokens[1])
+    if CURRENT.get() is exchange:
+        CURRENT.set(outer)
+        CURRENT_DELIVERY.set(None if outer is None else outer.delivery)
 
 
 def _by_own_name(dialects: Sequence[Dialect]) -> dict[str, Dialect]:

@@ -6,6 +6,7 @@ in one JSON string only as one entry, an Alike (speedups.pyi), and of each only 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from operator import sub
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,9 @@ from streamtrace.core import compiled
 
 __all__ = ["Alike", "Entries", "Gap", "Notes", "NotesInPython"]
 
-Entries = list[Any]
-"""`[at_ns, body, at_ns, body, …]`; a body is bytes, str, a Gap, or an Alike (at the first time)."""
+Entries = Sequence[Any]
+"""`[at_ns, body, at_ns, body, …]`, `()` for none. A body is bytes, str, a Gap, or an Alike, which
+stands at the time of its first chunk."""
 
 
 class Gap:
@@ -48,7 +50,7 @@ class NotesInPython:
     )
 
     def __init__(self) -> None:
-        self._entries: Entries = []
+        self._entries: list[Any] = []
         self._sent: list[int] = []
         self._unsent: list[int] = []  # when the chunks came that were taken before they were sent
         self._has_gap = False
@@ -78,9 +80,9 @@ class NotesInPython:
 
     def take(self) -> Entries:
         """All entries."""
+        if not self._entries and not self._sent:
+            return ()
         entries = self._entries.copy()
-        if not entries and not self._sent:
-            return entries
         self._entries.clear()
         if self._has_gap:
             self._has_gap = False

@@ -115,7 +115,7 @@ class Pipeline:
             is_whole = len(frames) == 1 and was_at_rest and parser.is_at_rest
             self._learn(data if is_whole else None)
 
-    def feed_alike(self, entries: list[Any], start: int, epoch_ns: int) -> int:
+    def feed_alike(self, entries: Any, start: int, epoch_ns: int) -> int:
         """Of `[at_ns, body, …]` from `start` on, read what says one more piece of the same text.
 
         Returns where the first other body is. `epoch_ns` is the start on the clock of the entries.
@@ -171,7 +171,7 @@ class Pipeline:
         self,
         template: Template,
         chunks: Sequence[Any],
-        entries: list[Any],
+        entries: Any,
         start: int,
         epoch_ns: int,
     ) -> int:

@@ -32,7 +32,7 @@ from streamtrace.observe.client_lag import NOT_ASKED, ClientLag
 from streamtrace.observe.delivery import Rest
 from streamtrace.observe.exchange import Exchange
 from streamtrace.observe.fanout import Fanout
-from streamtrace.observe.notes import Alike, Gap
+from streamtrace.observe.notes import Alike, Entries, Gap
 from streamtrace.observe.pipeline import Pipeline
 from streamtrace.observe.pump import InlinePump, Pump
 from streamtrace.observe.route import UNMATCHED
@@ -49,7 +49,8 @@ class Opening(msgspec.Struct, kw_only=True, gc=False):
     method: str | None
     parse: bool
     trace: TraceIds
-    route: Callable[[], str]
+    route: Callable[[], str] | None
+    """Until the sinks were told of it: it holds the scope."""
 
 
 class Settings(msgspec.Struct, kw_only=True):
@@ -122,7 +123,7 @@ class Stream:
         self._end: StreamEnd | None = None
         self._final: StreamEnd | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._entries: list[Any] = []
+        self._entries: Entries = ()
         self._position = 0
         self._offset = 0
         self._broken = False
@@ -178,7 +179,7 @@ class Stream:
         last_ns = None if pipeline is None else pipeline.machine.last_event_ns
         dialect = None if pipeline is None else pipeline.dialect
         return ActiveStream(
-            route=self._opening.route() if self._info is None else self._info.route,
+            route=self._route(),
             method=self._opening.method,
             dialect=None if dialect is None else dialect.name,
             age_s=age_ns / 1e9,
@@ -187,6 +188,12 @@ class Stream:
             body_bytes=0 if pipeline is None else pipeline.body_bytes,
             trace_id=self._opening.trace.trace_id,
         )
+
+    def _route(self) -> str:
+        asks = self._opening.route
+        if asks is not None:
+            return asks()
+        return UNMATCHED if self._info is None else self._info.route
 
     def work(self, deadline_ns: int) -> bool:
         """Decode until the deadline; true if something is left. Never raises."""
@@ -269,8 +276,8 @@ class Stream:
             exchange.scope.get("server"),
             exchange.started_ns,
         )
-        route = opening.route()
-        opening.route = lambda: route  # the other one holds the scope
+        route = self._route()
+        opening.route = None
         self._modes = settings.fanout.modes(route)
         self._policy = settings.fanout.policy(self._modes, settings.max_content_bytes)
         self._info = StreamInfo(
@@ -354,7 +361,7 @@ class Stream:
         return False
 
     def _empty_tap(self) -> None:
-        self._entries = []
+        self._entries = ()
         self.tap.take()
         self.tap.rest()
 
@@ -364,7 +371,7 @@ class Stream:
         return {
             "started_at_ns": self._exchange.started_at_ns,
             "http_status": opening.head.status,
-            "route": UNMATCHED if self._info is None else self._info.route,
+            "route": self._route(),
             "method": opening.method,
             "transport": opening.head.transport,
             "trace": opening.trace,
