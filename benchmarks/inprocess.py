@@ -143,12 +143,13 @@ async def settled(middleware: App) -> None:
 
 @contextlib.contextmanager
 def looking_often() -> Iterator[None]:
-    """Inside of the block the pump waits for LOOKS_EVERY_S only, and so do we."""
-    before_s, pump.INTERVAL_S = pump.INTERVAL_S, LOOKS_EVERY_S
+    """Apps that are made inside of the block have a pump that waits for LOOKS_EVERY_S only."""
+    before = pump.INTERVAL_S, pump.LISTENED_INTERVAL_S
+    pump.INTERVAL_S = pump.LISTENED_INTERVAL_S = LOOKS_EVERY_S
     try:
         yield
     finally:
-        pump.INTERVAL_S = before_s
+        pump.INTERVAL_S, pump.LISTENED_INTERVAL_S = before
 
 
 async def caught_up() -> None:

@@ -13,13 +13,20 @@ from typing import Any
 import pytest
 
 from benchmarks import decode, flows, gate, growth, memory, path, records, tracing
-from benchmarks.inprocess import SETUPS, Witness, traced
+from benchmarks.inprocess import SETUPS, Witness, looking_often, traced
 from benchmarks.receivers import Receivers
 from benchmarks.streams import STREAMS, ag_ui, openai
 from streamtrace import StreamTraceMiddleware
 from streamtrace.observe.pipeline import MAX_PIECE_BYTES
 
 ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def often() -> Iterator[None]:
+    """Nothing here is about how long chunks wait."""
+    with looking_often():
+        yield
 
 
 @pytest.fixture(scope="module")

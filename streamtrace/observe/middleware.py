@@ -143,7 +143,7 @@ class StreamTraceMiddleware:
         self._websockets = websockets
         self._include = None if include is None else frozenset(include)
         self._exclude = frozenset(exclude)
-        self._pumps = Pumps(max_total_bytes)
+        self._pumps = Pumps(max_total_bytes, listens=self._fanout.listens)
         self._active: dict[int, Stream] = {}
         self._forgotten = self._forget  # one for all streams
         if pricing is not None:

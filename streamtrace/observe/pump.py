@@ -29,8 +29,10 @@ from streamtrace.observe.tap import Budget
 from streamtrace.observe.tcp_diag import TcpDiag
 
 SLICE_NS = 200_000
-INTERVAL_S = 0.25
+INTERVAL_S = 1.0
 """How long chunks may wait: what a piece of work costs by itself is then shared by several."""
+LISTENED_INTERVAL_S = 0.25
+"""The same, where sinks are told of each event."""
 LINGER_S = 1.0
 """How long a stream whose final body was sent waits for its app to return, or to raise."""
 
@@ -52,8 +54,10 @@ class Pump:
         loop: asyncio.AbstractEventLoop,
         budget: Budget,
         clock: Callable[[], int] = time.perf_counter_ns,
+        interval_s: float = LISTENED_INTERVAL_S,
     ) -> None:
         self.budget = budget
+        self.interval_s = interval_s
         self.tcp_diag: TcpDiag | None = TcpDiag()
         self._loop = loop
         self._clock = clock
@@ -73,7 +77,7 @@ class Pump:
         elif worker not in self._ready:
             self._waiting[worker] = None
             if not self._armed:
-                self._armed = self._call_later(INTERVAL_S, self._round) is not None
+                self._armed = self._call_later(self.interval_s, self._round) is not None
 
     def later(self, callback: Callable[[], None]) -> asyncio.TimerHandle | None:
         """Call back after LINGER_S; `None` where nobody can."""
@@ -151,8 +155,9 @@ class InlinePump:
 class Pumps:
     """The pumps of one middleware, by loop. No work of a closed loop is lost."""
 
-    def __init__(self, max_total_bytes: int) -> None:
+    def __init__(self, max_total_bytes: int, *, listens: bool = False) -> None:
         self._max_total_bytes = max_total_bytes
+        self._interval_s = LISTENED_INTERVAL_S if listens else INTERVAL_S
         self._lock = threading.Lock()
         self._pumps: dict[asyncio.AbstractEventLoop, Pump] = {}
 
@@ -165,7 +170,8 @@ class Pumps:
         pump = self._pumps.get(loop)
         if pump is None:
             self.sweep()
-            pump = self._pumps[loop] = Pump(loop, Budget(self._max_total_bytes))
+            pump = Pump(loop, Budget(self._max_total_bytes), interval_s=self._interval_s)
+            self._pumps[loop] = pump
         return pump
 
     def sweep(self, *, everything: bool = False) -> None:
