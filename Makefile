@@ -12,7 +12,7 @@ PY ?=
 VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
-INPUTS := pyproject.toml constraints.txt .ci/setup hatch_build.py streamtrace/speedups.c
+INPUTS := pyproject.toml constraints.txt .ci/setup hatch_build.py $(wildcard streamtrace/c/*)
 
 .PHONY: demo test lint fuzz dashboards-preview bench bench-gate pin clean
 

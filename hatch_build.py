@@ -1,4 +1,4 @@
-"""Builds streamtrace/speedups.c where it can be built; without it, Python does the same.
+"""Builds streamtrace.speedups from streamtrace/c, where that can be; else Python does the same.
 
 `pip install` from source needs nothing but Python then: no compiler, or no headers, is no failure.
 STREAMTRACE_PURE_PYTHON=1 leaves it out on purpose: for a wheel that runs everywhere.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import sysconfig
 import tempfile
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -18,7 +19,7 @@ from setuptools import Distribution, Extension
 
 NAME = f"streamtrace/speedups{EXTENSION_SUFFIXES[0]}"
 OFF = ("", "0", "false", "no", "off")
-FLAGS = [] if os.name == "nt" else ["-O3", "-g0"]
+FLAGS = [] if os.name == "nt" else ["-O3", "-g0", "-fvisibility=hidden"]
 
 
 class Speedups(BuildHookInterface[Any]):
@@ -32,9 +33,11 @@ class Speedups(BuildHookInterface[Any]):
         root, beside = Path(self.root), Path(self.root) / NAME
         if version == "editable":
             beside.unlink(missing_ok=True)
-        if os.environ.get("STREAMTRACE_PURE_PYTHON", "0") not in OFF:
+        is_wanted = os.environ.get("STREAMTRACE_PURE_PYTHON", "0") in OFF
+        # It counts on the interpreter's lock, which to import it would switch on.
+        if not is_wanted or sysconfig.get_config_var("Py_GIL_DISABLED"):
             return
-        built = compiled(root / "streamtrace/speedups.c", Path(self._directory.name))
+        built = compiled(root / "streamtrace/c", Path(self._directory.name))
         if not built.exists():
             print("streamtrace is built without speedups: see above", file=sys.stderr)
         elif version == "editable":
@@ -48,16 +51,20 @@ class Speedups(BuildHookInterface[Any]):
         self._directory.cleanup()
 
 
-def compiled(source: Path, directory: Path) -> Path:
+def compiled(sources: Path, directory: Path) -> Path:
     """Where the library is, if it could be built; else setuptools says why not."""
     extension = Extension(
-        "streamtrace.speedups", [source.name], optional=True, extra_compile_args=FLAGS
+        "streamtrace.speedups",
+        sorted(source.name for source in sources.glob("*.c")),
+        depends=["speedups.h"],
+        extra_compile_args=FLAGS,
+        optional=True,
     )
     command: Any = Distribution({"ext_modules": [extension]}).get_command_obj("build_ext")
     command.build_lib = command.build_temp = str(directory)
     command.ensure_finalized()
     before = Path.cwd()
-    os.chdir(source.parent)  # or its path would be in the library, and below `directory`
+    os.chdir(sources)  # or their path would be in the library, and below `directory`
     try:
         command.run()
     finally:

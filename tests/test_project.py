@@ -157,7 +157,7 @@ def test_the_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
         path.relative_to(ROOT).as_posix()
         for path in package.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
-        if path.suffix not in {".c", ".so", ".pyd"}
+        if path.suffix not in {".c", ".h", ".so", ".pyd"}
     }
     sources.add(f"streamtrace/speedups{EXTENSION_SUFFIXES[0]}")
     shipped = set(zipfile.ZipFile(wheel).namelist())

@@ -1,4 +1,4 @@
-"""What is compiled (speedups.c); `None` where it is not, and then Python does the same.
+"""What is compiled (streamtrace/c); `None` where it is not, and then Python does the same.
 
 By name: it is no module of Python that the import floors know of.
 """
