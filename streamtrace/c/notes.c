@@ -83,16 +83,18 @@ append(Notes *self, int64_t at_ns, PyObject *body)
     return failed;
 }
 
-/* The pieces so far become an entry: what comes next is of another shape, or they are taken. */
+/* The pieces so far become an entry: what comes next is of another shape, or they are `taken`.
+
+   A single one between two of other shapes becomes the chunk that it was, which is less to hold. */
 static int
-flush(Notes *self)
+flush(Notes *self, int taken)
 {
     if (self->count == 0) {
         return 0;
     }
     int64_t at_ns = self->times[0];
     PyObject *body;
-    if (self->count == 1) {
+    if (self->count == 1 && !taken) {
         body = st_join(self->before, self->pieces, self->pieces_size - 1, self->behind);
         if (body == NULL) {
             return -1;
@@ -171,7 +173,7 @@ guess(Notes *self, PyObject *body)
         self->tries++;
         return 0;
     }
-    if (flush(self) < 0) {
+    if (flush(self, 0) < 0) {
         return -1;
     }
     PyObject *before = PyBytes_FromStringAndSize(b, front);
@@ -266,7 +268,7 @@ st_note_chunk(Notes *self, PyObject *body, int64_t *at_ns)
     *at_ns = st_now_ns();
     int failed;
     if (piece < 0) {
-        failed = flush(self) < 0 ? -1 : append(self, *at_ns, body);
+        failed = flush(self, 0) < 0 ? -1 : append(self, *at_ns, body);
     }
     else {
         failed = append_piece(self, *at_ns, data + PyBytes_GET_SIZE(self->before), piece);
@@ -289,7 +291,7 @@ Notes_note(Notes *self, PyObject *const *args, Py_ssize_t nargs)
         return NULL;
     }
     long long at_ns = PyLong_AsLongLong(args[0]);
-    if ((at_ns == -1 && PyErr_Occurred()) || flush(self) < 0 || append(self, at_ns, args[1]) < 0) {
+    if ((at_ns == -1 && PyErr_Occurred()) || flush(self, 0) < 0 || append(self, at_ns, args[1]) < 0) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -331,7 +333,7 @@ Notes_last_noted(Notes *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 Notes_take(Notes *self, PyObject *Py_UNUSED(ignored))
 {
-    if (flush(self) < 0) {
+    if (flush(self, 1) < 0) {
         return NULL;
     }
     PyObject *entries = self->entries;
