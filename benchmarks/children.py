@@ -24,7 +24,6 @@ import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Self
 
 ROOT = Path(__file__).parent.parent
@@ -32,7 +31,6 @@ ANSWERS_WITHIN_S = 60.0
 ENDS_WITHIN_S = 10.0
 _SETTINGS = ("OTEL_", "LANGFUSE_", "STREAMTRACE_", "PROMETHEUS_")
 """Variables that would change what is measured begin so; no child sees them but as `settings`."""
-EMPTY: Mapping[str, str] = MappingProxyType({})
 
 _CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 PINNED = len(_CORES) > 1
@@ -64,7 +62,11 @@ class Child:
     """
 
     def __init__(
-        self, module: str, *arguments: str, core: int | None, settings: Mapping[str, str] = EMPTY
+        self,
+        module: str,
+        *arguments: str,
+        core: int | None,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
         environ = {
             name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS)
@@ -77,7 +79,7 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             cwd=ROOT,
-            env={**environ, **settings, "PYTHONPATH": str(ROOT)},
+            env={**environ, **(settings or {}), "PYTHONPATH": str(ROOT)},
             start_new_session=True,  # an interrupt is for the parent, whose end is theirs
         )
         if core is not None:

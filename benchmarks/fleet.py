@@ -1,4 +1,4 @@
-"""The servers of a suite: one process per variant, all alive for all rounds, and the receivers."""
+"""The servers of a suite: one process per variant, alive for as long as asked, and the receivers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Server(Child):
             variant,
             collector,
             core=children.SERVER_CORE,
-            settings=SETTINGS.get(variant, {}),
+            settings=SETTINGS.get(variant),
         )
 
     @property

@@ -91,10 +91,8 @@ def run(short: bool) -> dict[str, Any]:
 
 
 def measure(group: Group) -> dict[str, Any]:
-    """A group, its variants in turns, each time with a server of its own.
-
-    How the memory of a process happens to lie makes 3 µs per token for all of its life.
-    """
+    """A group, its variants in turns, each time with a server of its own: how the memory of a
+    process happens to lie makes 3 µs per token for all of its life."""
     samples: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for number, variant in rounds.turns(group.variants, group.rounds):
         if number:

@@ -272,9 +272,7 @@ st_note_chunk(Notes *self, PyObject *body, int64_t *at_ns)
     }
     else {
         failed = append_piece(self, *at_ns, data + PyBytes_GET_SIZE(self->before), piece);
-        if (self->last != NULL) {
-            Py_CLEAR(self->last);
-        }
+        Py_CLEAR(self->last);
     }
     if (failed) {
         return -1;

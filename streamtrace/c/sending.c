@@ -17,7 +17,6 @@ typedef struct {
     Notes *notes;
     int64_t at_ns;
     enum state state;
-    char is_tracked;
 } Sending;
 
 static PyTypeObject Sending_Type;
@@ -45,7 +44,6 @@ st_sending(Sender *sender, PyObject *message)
     sending->inner = NULL;
     sending->notes = NULL;
     sending->state = UNTOUCHED;
-    sending->is_tracked = 0;
     return (PyObject *)sending;
 }
 
@@ -213,8 +211,7 @@ Sending_am_send(Sending *self, PyObject *arg, PyObject **result)
     PySendResult sent = PyIter_Send(inner, arg, result);
     Py_DECREF(inner);
     if (sent == PYGEN_NEXT) { /* it waits: from here on, it may be part of a cycle */
-        if (!self->is_tracked) {
-            self->is_tracked = 1;
+        if (!PyObject_GC_IsTracked((PyObject *)self)) {
             PyObject_GC_Track(self);
         }
         return sent;

@@ -13,7 +13,6 @@
    Names here are those of the Python. Docstrings stand in speedups.pyi. What is seen by more than one
    file begins with `st_`. */
 
-
 #ifndef STREAMTRACE_SPEEDUPS_H
 #define STREAMTRACE_SPEEDUPS_H
 

@@ -54,13 +54,13 @@ class Pump:
         loop: asyncio.AbstractEventLoop,
         budget: Budget,
         clock: Callable[[], int] = time.perf_counter_ns,
-        interval_s: float = LISTENED_INTERVAL_S,
+        interval_s: float = INTERVAL_S,
     ) -> None:
         self.budget = budget
-        self.interval_s = interval_s
         self.tcp_diag: TcpDiag | None = TcpDiag()
         self._loop = loop
         self._clock = clock
+        self._interval_s = interval_s
         self._context = Context()
         self._waiting: OrderedDict[Worker, None] = OrderedDict()  # for the next round
         self._ready: OrderedDict[Worker, None] = OrderedDict()  # in this one
@@ -77,7 +77,7 @@ class Pump:
         elif worker not in self._ready:
             self._waiting[worker] = None
             if not self._armed:
-                self._armed = self._call_later(self.interval_s, self._round) is not None
+                self._armed = self._call_later(self._interval_s, self._round) is not None
 
     def later(self, callback: Callable[[], None]) -> asyncio.TimerHandle | None:
         """Call back after LINGER_S; `None` where nobody can."""

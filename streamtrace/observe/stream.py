@@ -225,18 +225,7 @@ class Stream:
                 if not self._entries:
                     break
             pipeline = self._pipeline or self._begin()
-            position, body = self._position, self._entries[self._position + 1]
-            if body.__class__ is Alike:
-                pipeline.feed_shaped(body, self._exchange.started_ns)
-                self._position += 0 if body else 2
-            elif not self._offset:
-                self._position = pipeline.feed_alike(
-                    self._entries, position, self._exchange.started_ns
-                )
-                if self._position == position:
-                    self._step(pipeline)
-            else:
-                self._step(pipeline)
+            self._step(pipeline)
             if time.perf_counter_ns() >= deadline_ns:
                 return True
         self.tap.rest()
@@ -248,9 +237,18 @@ class Stream:
         return False
 
     def _step(self, pipeline: Pipeline) -> None:
-        """One entry, or a piece of a large one."""
-        at_ns = self._entries[self._position] - self._exchange.started_ns
-        body = self._entries[self._position + 1]
+        """Many entries that are alike, or one, or a piece of a large one."""
+        position, epoch_ns = self._position, self._exchange.started_ns
+        body = self._entries[position + 1]
+        if body.__class__ is Alike:
+            pipeline.feed_shaped(body, epoch_ns)
+            self._position += 0 if body else 2
+            return
+        if not self._offset:
+            self._position = pipeline.feed_alike(self._entries, position, epoch_ns)
+            if self._position > position:
+                return
+        at_ns = self._entries[position] - epoch_ns
         if isinstance(body, Gap):
             pipeline.lose(body.lost_chunks, body.lost_bytes)
         elif self._opening.head.transport == "websocket":

@@ -153,9 +153,18 @@ def test_a_recording_tells_the_same_run(stream: Any) -> None:
     assert run_of(bodies, stream.head, looks={len(bodies) // 2}) == run_of(bodies, stream.head)
 
 
-def run_of(bodies: list[bytes], head: Head, looks: set[int] | None = None) -> RunSummary:
+def test_a_frame_over_the_limit_is_none_of_those_alike() -> None:
+    bodies = [frame(text) for text in ("one", "two", "three", "x" * 500, "four")]
+    run = run_of(bodies, HEAD, looks={4}, max_frame_bytes=300)
+    assert run.issues == {"frame_oversized": 1}
+    assert run == run_of(bodies, HEAD, max_frame_bytes=300)
+
+
+def run_of(
+    bodies: list[bytes], head: Head, looks: set[int] | None = None, **options: Any
+) -> RunSummary:
     """From what the tap made of the chunks, taken behind some of them; or from each by itself."""
-    pipeline = Pipeline(head, policy=ContentPolicy(keep=True, room_bytes=1 << 20))
+    pipeline = Pipeline(head, policy=ContentPolicy(keep=True, room_bytes=1 << 20), **options)
     sender, path, _ = opened(max_bytes=1 << 30)
     ticks = itertools.count(0, 7_000_000)  # read twice for each chunk
     speedups.set_clock(lambda: next(ticks))
