@@ -1,4 +1,4 @@
-"""The servers of a suite: one process per variant, alive for as long as asked, and the receivers."""
+"""The servers of a suite: a process per variant, alive as long as asked for, and the receivers."""
 
 from __future__ import annotations
 
