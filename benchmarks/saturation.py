@@ -10,6 +10,9 @@ read, and the CPU time that the server takes from there until everything is expo
     throughput   events per second, over that of bare in the same round
     CPU          µs of the server's CPU time per event, minus that of bare in the same round
 
+Each round has servers of its own: how the memory of a process happens to lie makes up to 3 % for
+all of its life, and to ask the same processes again would only say the same again.
+
 `load` is the share of its core that the load process needed, at most: it does not limit. A single
 client asks for its next stream once it has looked and found the end of the last. So there the
 server waits now and then, and does in the meantime what was put off.
@@ -17,6 +20,7 @@ server waits now and then, and does in the meantime what was put off.
 
 from __future__ import annotations
 
+import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -64,28 +68,58 @@ def sample(
 def run(short: bool) -> dict[str, Any]:
     """Everything, as it goes into the JSON file."""
     if short:
-        return measure(SHORT_VARIANTS, SHORT_KINDS, count=2, seconds=0.2)
-    return measure(VARIANTS, KINDS, count=5, seconds=0.3)
+        return measure(SHORT_VARIANTS, SHORT_KINDS, count=1, turns=2, seconds=0.2)
+    return measure(VARIANTS, KINDS, count=5, turns=2, seconds=0.3)
 
 
 def measure(
-    variants: Sequence[str], kinds: Sequence[tuple[str, int]], count: int, seconds: float
+    variants: Sequence[str],
+    kinds: Sequence[tuple[str, int]],
+    count: int,
+    turns: int,
+    seconds: float,
 ) -> dict[str, Any]:
-    """`count` rounds of each kind: a stream by name, and a number of clients."""
-    measured = []
-    with fleet.serving(variants) as servers:
-        for stream, clients in kinds:
-            taken: dict[str, rounds.Samples] = defaultdict(lambda: defaultdict(list))
-            for number, variant in rounds.turns(variants, count):
-                found = sample(servers[variant], stream, clients, seconds)
-                if number:
-                    for name, value in found.items():
-                        taken[name][variant].append(value)
-            compared = {variant: compare(taken, variant) for variant in variants}
-            measured.append({"stream": stream, "clients": clients, "variants": compared})
-        for variant, server in servers.items():
-            check(variant, server.ask("usage")["counts"])
-    return {"rounds": count, "pinned": children.PINNED, "kinds": measured}
+    """`count` rounds of each kind: a stream by name, and a number of clients. A sample of a round
+    is the mean of so many turns."""
+    taken: dict[tuple[str, int], dict[str, rounds.Samples]] = {
+        kind: defaultdict(lambda: defaultdict(list)) for kind in kinds
+    }
+    for _ in range(count):
+        with fleet.serving(variants) as servers:
+            for kind, samples in taken.items():
+                for name, by_variant in one_round(servers, kind, turns, seconds).items():
+                    for variant, found in by_variant.items():
+                        samples[name][variant].append(statistics.fmean(found))
+            for variant, server in servers.items():
+                check(variant, server.ask("usage")["counts"])
+    return {
+        "rounds": count,
+        "turns": turns,
+        "pinned": children.PINNED,
+        "kinds": [
+            {
+                "stream": stream,
+                "clients": clients,
+                "variants": {
+                    variant: compare(taken[stream, clients], variant) for variant in variants
+                },
+            }
+            for stream, clients in kinds
+        ],
+    }
+
+
+def one_round(
+    servers: dict[str, fleet.Server], kind: tuple[str, int], turns: int, seconds: float
+) -> dict[str, rounds.Samples]:
+    """What each turn of each variant found."""
+    taken: dict[str, rounds.Samples] = defaultdict(lambda: defaultdict(list))
+    for number, variant in rounds.turns(tuple(servers), turns):
+        found = sample(servers[variant], *kind, seconds)
+        if number:
+            for name, value in found.items():
+                taken[name][variant].append(value)
+    return taken
 
 
 def check(variant: str, counts: dict[str, Any]) -> None:
@@ -113,7 +147,7 @@ def compare(samples: dict[str, rounds.Samples], variant: str) -> dict[str, Any]:
 def tables(result: dict[str, Any]) -> str:
     """A table per kind of stream and number of clients, and the targets."""
     parts = [
-        f"{result['rounds']} rounds, medians [quartiles];"
+        f"{result['rounds']} rounds of {result['turns']} turns, medians [quartiles];"
         + (" server and load on a core each" if result["pinned"] else " **not pinned to cores**")
     ]
     for kind in result["kinds"]:

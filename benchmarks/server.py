@@ -27,7 +27,7 @@ import uvicorn
 import uvloop
 
 from benchmarks import children
-from benchmarks.variants import VARIANTS
+from benchmarks.variants import GC_THRESHOLD, VARIANTS
 
 TICK_S = 0.005
 POLL_S = 0.002
@@ -133,6 +133,8 @@ async def main(name: str, collector: str) -> None:
     await server.has_started.wait()
     gc.collect()
     gc.freeze()
+    if threshold := os.environ.get(GC_THRESHOLD):
+        gc.set_threshold(int(threshold))
     commands = {one.__name__: one for one in (usage, rest, collect, watch, watched)}
     children.answer(commands, {"port": listener.getsockname()[1]})
     await serving

@@ -6,7 +6,7 @@ Rules that hold here:
 * Each that exports does so for every stream, over HTTP to the same receivers. The queues of the
   peers are long enough to lose nothing: who drops what it was to tell would look cheap.
 * What needs FastAPI is compared with the bare agent on FastAPI (`BASES`), all else with the bare
-  agent on Starlette.
+  agent on Starlette; and "collector tuned" with the bare agent in a server that is tuned alike.
 
 The peers:
 
@@ -52,6 +52,8 @@ from streamtrace.sinks.otel import OTelSink
 from streamtrace.sinks.prometheus.sink import PrometheusSink
 
 FLUSH_S = 30.0
+GC_THRESHOLD = "BENCHMARK_GC_THRESHOLD"
+"""Variable of a server's environment: how many objects more make a young collection."""
 SMALL_TAP_BYTES = 4096
 _LANGFUSE = {"public_key": "pk-lf-benchmark", "secret_key": "sk-lf-benchmark"}
 
@@ -254,7 +256,11 @@ OURS: dict[str, Callable[[str], Variant]] = {
     "all sinks, content full": _ours(*ALL_SINKS, content="full"),
     "all sinks, not compiled": _ours(*ALL_SINKS),
 }
-SETTINGS = {"all sinks, not compiled": {"STREAMTRACE_PURE_PYTHON": "1"}}
+SETTINGS = {
+    "all sinks, not compiled": {"STREAMTRACE_PURE_PYTHON": "1"},
+    "bare, collector tuned": {GC_THRESHOLD: "50000"},
+    "all sinks, collector tuned": {GC_THRESHOLD: "50000"},
+}
 """Variables of the server's environment, by variant."""
 
 PEERS: dict[str, Callable[[str], Variant]] = {
@@ -285,6 +291,8 @@ PEERS: dict[str, Callable[[str], Variant]] = {
 
 VARIANTS: dict[str, Callable[[str], Variant]] = {
     "bare": lambda _: Variant(agent.starlette()),
+    "bare, collector tuned": lambda _: Variant(agent.starlette()),
+    "all sinks, collector tuned": _ours(*ALL_SINKS),
     "pass-through": lambda _: Variant(passing_through(agent.starlette())),
     **OURS,
     "bare FastAPI": lambda _: Variant(agent.fastapi()),
@@ -292,7 +300,11 @@ VARIANTS: dict[str, Callable[[str], Variant]] = {
     "all sinks, small taps": _ours(*ALL_SINKS, max_tap_bytes=SMALL_TAP_BYTES),
 }
 
-BASES = {"FastAPI OpenTelemetry": "bare FastAPI", "FastAPI instrumentator": "bare FastAPI"}
+BASES = {
+    "FastAPI OpenTelemetry": "bare FastAPI",
+    "FastAPI instrumentator": "bare FastAPI",
+    "all sinks, collector tuned": "bare, collector tuned",
+}
 
 
 def base_of(variant: str) -> str:
