@@ -10,11 +10,15 @@ from streamtrace.observe.asgi_types import Message, Send
 
 ENTRY_BYTES: int
 MAX_PIECE_BYTES: int
+MIN_STALL_NS: int
 
 def count_gaps(
-    times: list[int], before_ns: int, edges_ns: tuple[int, ...], counts: list[int]
+    times: Sequence[int], before_ns: int, edges_ns: tuple[int, ...], counts: list[int]
 ) -> tuple[int, int]:
-    """`core.gaps.count_gaps_in_python`."""
+    """`core.gaps.count_gaps_in_python`, of a list, or of what `Alike.read_texts` returns."""
+
+def encode_attributes(tag: int, attributes: dict[str, Any]) -> bytes:
+    """`sinks.otlp.encode_attributes_in_python`, of a dict and no subclass."""
 
 def set_clock(clock: Callable[[], int] | None) -> None:
     """For tests: where `Sender` reads the time, in ns; `None` is `time.perf_counter_ns` again."""
@@ -32,9 +36,10 @@ class Alike:
     def read(self) -> tuple[int, bytes]:
         """The time and the bytes of the next chunk. Raises IndexError if all were read."""
 
-    def read_texts(self, most: int, most_bytes: int) -> tuple[str, list[int], int] | None:
+    def read_texts(self, most: int, most_bytes: int) -> tuple[str, memoryview[int], int] | None:
         """Of the next chunks, at most so many, and about so many bytes of text: the text, their
-        times, and how many bytes they were. `None`, and nothing is read, if it is not UTF-8."""
+        times (int64), and how many bytes they were. `None`, and nothing is read, if it is not
+        UTF-8."""
 
 class Notes:
     """`observe.notes.NotesInPython`, but chunks of one shape are kept as an Alike: of each, only
@@ -50,7 +55,8 @@ class Notes:
 
 @final
 class Sender:
-    """`observe.path.sender_in_python`. `path` is asked for its `tap`, and for `send_unusual`."""
+    """`observe.path.sender_in_python`, but a `send` that never gives way to others is not timed: it
+    cannot have waited. `path` is asked for its `tap`, and for `send_unusual`."""
 
     def __init__(self, send: Send, path: Any, exchange: Any, shut: Notes) -> None: ...
     def __call__(self, message: Message) -> Coroutine[Any, Any, None]: ...

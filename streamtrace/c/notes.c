@@ -298,9 +298,11 @@ Notes_note(Notes *self, PyObject *const *args, Py_ssize_t nargs)
 void
 st_add_stall(Notes *self, long long stall_ns)
 {
-    self->stall_ns += stall_ns;
-    if (stall_ns > self->longest_stall_ns) {
-        self->longest_stall_ns = stall_ns;
+    if (stall_ns >= MIN_STALL_NS) {
+        self->stall_ns += stall_ns;
+        if (stall_ns > self->longest_stall_ns) {
+            self->longest_stall_ns = stall_ns;
+        }
     }
 }
 
@@ -373,7 +375,8 @@ st_add_notes(PyObject *module)
 {
     if ((str_make_room = PyUnicode_InternFromString("make_room")) == NULL
         || PyModule_AddIntMacro(module, ENTRY_BYTES) < 0
-        || PyModule_AddIntMacro(module, MAX_PIECE_BYTES) < 0) {
+        || PyModule_AddIntMacro(module, MAX_PIECE_BYTES) < 0
+        || PyModule_AddIntMacro(module, MIN_STALL_NS) < 0) {
         return -1;
     }
     return PyModule_AddType(module, &st_Notes_Type);

@@ -1,7 +1,8 @@
 /* Sending: what `send` returns, a coroutine in all but name.
 
    It notes the chunk and awaits the server's `send`, when it is awaited itself; and tells how long
-   that took, however it ends. Those that are over are kept to be used again. */
+   that took, however it ends, if it gave way to others: else it cannot have waited for the client.
+   Those that are over are kept to be used again. */
 
 #include "speedups.h"
 
@@ -17,6 +18,7 @@ typedef struct {
     Notes *notes;
     int64_t at_ns;
     enum state state;
+    int waited;
 } Sending;
 
 static PyTypeObject Sending_Type;
@@ -44,6 +46,7 @@ st_sending(Sender *sender, PyObject *message)
     sending->inner = NULL;
     sending->notes = NULL;
     sending->state = UNTOUCHED;
+    sending->waited = 0;
     return (PyObject *)sending;
 }
 
@@ -75,7 +78,9 @@ finish(Sending *self)
     enum state state = self->state;
     self->state = DONE;
     if (state == NOTED) {
-        st_add_stall(self->notes, st_now_ns() - self->at_ns);
+        if (self->waited) {
+            st_add_stall(self->notes, st_now_ns() - self->at_ns);
+        }
         Py_CLEAR(self->notes);
         if (!PyErr_Occurred() || !PyErr_ExceptionMatches(PyExc_OSError)) {
             Py_CLEAR(self->inner);
@@ -210,7 +215,8 @@ Sending_am_send(Sending *self, PyObject *arg, PyObject **result)
     PyObject *inner = Py_NewRef(self->inner);
     PySendResult sent = PyIter_Send(inner, arg, result);
     Py_DECREF(inner);
-    if (sent == PYGEN_NEXT) { /* it waits: from here on, it may be part of a cycle */
+    if (sent == PYGEN_NEXT) { /* from here on, it may be part of a cycle */
+        self->waited = 1;
         if (!PyObject_GC_IsTracked((PyObject *)self)) {
             PyObject_GC_Track(self);
         }

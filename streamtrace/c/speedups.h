@@ -3,8 +3,9 @@
    Rules that hold here:
 
    * Optional. Without it (no compiler, or STREAMTRACE_PURE_PYTHON is set) the Python beside it does
-     the same: `NotesInPython` in observe/notes.py, `sender_in_python` in observe/path.py, and
-     `count_gaps_in_python` in core/gaps.py. Tests run both, and compare them.
+     the same: `NotesInPython` in observe/notes.py, `sender_in_python` in observe/path.py,
+     `count_gaps_in_python` in core/gaps.py, and `encode_attributes_in_python` in sinks/otlp.py.
+     Tests run both, and compare them.
    * No decision of its own: what does not fit, what is no plain chunk, and what costs time is left
      to Python, through the methods that are named here.
    * The client comes first: a fault of ours (no memory) is reported as unraisable and leaves a
@@ -26,6 +27,7 @@
 #define ENTRY_BYTES 144 /* what an entry costs beside its body */
 #define PIECE_BYTES 24  /* what a piece costs beside its bytes, of which there is twice the room */
 #define MAX_PIECE_BYTES 1024
+#define MIN_STALL_NS 100000 /* a `send` that takes less did not wait for its client */
 
 /* Each adds what it defines to the module. -1 on failure. */
 int st_add_alike(PyObject *module);
@@ -33,6 +35,7 @@ int st_add_notes(PyObject *module);
 int st_add_sender(PyObject *module);
 int st_ready_sending(void);
 int st_add_gaps(PyObject *module);
+int st_add_otlp(PyObject *module);
 int st_add_clock(PyObject *module);
 
 /* --- clock.c */

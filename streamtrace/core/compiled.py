@@ -11,7 +11,7 @@ from typing import Any
 try:
     _speedups: Any = import_module("streamtrace.speedups")
 except ImportError:
-    Alike = Notes = Sender = count_gaps = None
+    Alike = Notes = Sender = count_gaps = encode_attributes = None
 else:
     Alike, Notes, Sender = _speedups.Alike, _speedups.Notes, _speedups.Sender
-    count_gaps = _speedups.count_gaps
+    count_gaps, encode_attributes = _speedups.count_gaps, _speedups.encode_attributes

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from operator import sub
 
 from streamtrace.core import compiled
 
 
 def count_gaps_in_python(
-    times: list[int], before_ns: int, edges_ns: tuple[int, ...], counts: list[int]
+    times: Sequence[int], before_ns: int, edges_ns: tuple[int, ...], counts: list[int]
 ) -> tuple[int, int]:
     """Output came at `times`, the last before them at `before_ns`: add the gaps to `counts`.
 

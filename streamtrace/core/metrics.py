@@ -207,8 +207,8 @@ STREAM_DURATION = Metric(
 SEND_STALL = Metric(
     name="streamtrace_send_stall_seconds",
     labels=_STREAM,
-    help="How long a stream waited for its client altogether: the time inside `await send`. A late"
-    " sign, for the kernel takes megabytes first.",
+    help="How long a stream waited for its client altogether: the time inside `await send`, where"
+    " that took 0.1 ms or longer. A late sign, for the kernel takes megabytes first.",
     clock=("each call of `send`", "its return"),
     absent="never",
     buckets=_STALL_BUCKETS_S,

@@ -19,7 +19,7 @@ Models may speak at the same time: a generation that is named again is the open 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -150,7 +150,11 @@ class RunMachine:
         return isinstance(event, ev.ReasoningDelta)
 
     def grow(
-        self, like: ev.TextDelta | ev.ReasoningDelta, text: str, times: list[int], epoch_ns: int = 0
+        self,
+        like: ev.TextDelta | ev.ReasoningDelta,
+        text: str,
+        times: Sequence[int],
+        epoch_ns: int = 0,
     ) -> None:
         """Fold events like one that was just folded and `may_grow`: the same as to feed each.
 
@@ -406,7 +410,7 @@ class RunMachine:
                 self._longest_gap_ns, self._longest_gap_at_ns = gap_ns, at_ns
         self._last_output_ns = at_ns
 
-    def _many_gaps(self, times: list[int], epoch_ns: int) -> None:
+    def _many_gaps(self, times: Sequence[int], epoch_ns: int) -> None:
         """Output came at these times: as `_gap`, but many at once."""
         if self._last_output_ns is None:
             self._gap(times[0] - epoch_ns)

@@ -1,4 +1,4 @@
-"""Notes: where the path puts times and bodies, and how long each `send` took.
+"""Notes: where the path puts times and bodies, and how long `send` waited for the client.
 
 `Notes` is compiled where there was a compiler, and does the same: but it keeps chunks that differ
 in one JSON string only as one entry, an Alike (speedups.pyi), and of each only that string.
@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 from streamtrace.core import compiled
 
 __all__ = ["Alike", "Entries", "Gap", "Notes", "NotesInPython"]
+
+MIN_STALL_NS = 100_000
+"""A `send` that takes less did not wait for its client: that is what the server itself needs."""
 
 Entries = Sequence[Any]
 """`[at_ns, body, at_ns, body, …]`, `()` for none. A body is bytes, str, a Gap, or an Alike, which
@@ -30,7 +33,7 @@ class Gap:
 
 
 class NotesInPython:
-    """`room_bytes` may still be noted. `stall_ns` is the time in `send` of what was taken.
+    """`room_bytes` may still be noted. `stall_ns` is how long what was taken waited in `send`.
 
     The path may note a chunk of bytes by itself, where the room is enough for it: it takes it off
     the room, calls `append(at_ns)`, `append(body)`, and when its `send` is over,
@@ -71,8 +74,7 @@ class NotesInPython:
         if is_noted:
             self.append_sent(sent_ns)
         else:
-            self.stall_ns += sent_ns - at_ns
-            self.longest_stall_ns = max(self.longest_stall_ns, sent_ns - at_ns)
+            self._add_stall(sent_ns - at_ns)
 
     def last_noted(self) -> Any:
         """The body that was noted last, if it has not been taken."""
@@ -99,9 +101,14 @@ class NotesInPython:
         self._sent.clear()
         self._unsent = began[len(sent) :]
         total_ns = sum(sent) - sum(began) + sum(self._unsent)
-        self.stall_ns += total_ns
-        if total_ns > self.longest_stall_ns:  # else none of them was longer
-            self.longest_stall_ns = max(self.longest_stall_ns, *map(sub, sent, began))
+        if total_ns >= MIN_STALL_NS:  # else none of them took so long
+            for took_ns in map(sub, sent, began):
+                self._add_stall(took_ns)
+
+    def _add_stall(self, took_ns: int) -> None:
+        if took_ns >= MIN_STALL_NS:
+            self.stall_ns += took_ns
+            self.longest_stall_ns = max(self.longest_stall_ns, took_ns)
 
 
 if TYPE_CHECKING:

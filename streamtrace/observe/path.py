@@ -3,7 +3,8 @@
 Rules that hold here:
 
 * Every message goes on as the same object, in the same order, whatever happens on our side.
-* Per chunk: two looks at the clock, and a note in the tap. Nothing else happens to a chunk of bytes
+* Per chunk: a look at the clock, a note in the tap, and a second look where `send` waits (at once
+  and later look alike to Python, which looks each time). Nothing else happens to a chunk of bytes
   in an open stream, so `observed_send` is written out for that case, call by call; compiled, it is
   the `Sender` of `streamtrace.speedups`. Per message of any other response: one check.
 * What has slots here are no cells of closures: fewer objects per stream for the garbage collector

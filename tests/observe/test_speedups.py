@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import collections.abc
+import contextlib
 import gc
 import itertools
 import json
+import struct
 import sys
 import types
 from collections.abc import Iterator
@@ -25,7 +27,7 @@ from streamtrace.core.outcome import StreamEnd
 from streamtrace.core.run import _GAP_EDGES_NS
 from streamtrace.core.summary import RunSummary
 from streamtrace.dialects.base import Head
-from streamtrace.observe.notes import NotesInPython
+from streamtrace.observe.notes import MIN_STALL_NS, NotesInPython
 from streamtrace.observe.pipeline import MAX_PIECE_BYTES, Pipeline
 from streamtrace.observe.tap import ENTRY_BYTES, SHUT, Budget, Tap
 
@@ -93,6 +95,17 @@ def step(sending: Any) -> Any:
         return sending.send(None)
     except StopIteration as stop:
         return stop
+
+
+@contextlib.contextmanager
+def each_look(ns: int) -> Iterator[None]:
+    """The compiled clock goes on by so much at each look at it."""
+    ticks = itertools.count(0, ns)
+    speedups.set_clock(lambda: next(ticks))
+    try:
+        yield
+    finally:
+        speedups.set_clock(None)
 
 
 @types.coroutine
@@ -166,9 +179,7 @@ def run_of(
     """From what the tap made of the chunks, taken behind some of them; or from each by itself."""
     pipeline = Pipeline(head, policy=ContentPolicy(keep=True, room_bytes=1 << 20), **options)
     sender, path, _ = opened(max_bytes=1 << 30)
-    ticks = itertools.count(0, 7_000_000)  # read twice for each chunk
-    speedups.set_clock(lambda: next(ticks))
-    try:
+    with each_look(14_000_000):  # one for each chunk, since no `send` waits
         for number, body in enumerate(bodies):
             if looks is None:
                 pipeline.feed(body, number * 14_000_000)
@@ -176,8 +187,6 @@ def run_of(
                 step(sender(chunk(body)))
             if looks is not None and (number in looks or number == len(bodies) - 1):
                 work_off(pipeline, path.tap.take())
-    finally:
-        speedups.set_clock(None)
     end = StreamEnd(at_ns=len(bodies) * 14_000_000, final=True)
     return pipeline.close(end, started_at_ns=0)
 
@@ -193,14 +202,21 @@ def work_off(pipeline: Pipeline, entries: list[Any]) -> None:
 
 def test_of_chunks_alike_only_what_differs_is_kept() -> None:
     sender, path, _ = opened()
-    for word in ("one", "two", "three", "four"):
-        step(sender(chunk(frame(word))))
+    with each_look(10):
+        for word in ("one", "two", "three", "four"):
+            step(sender(chunk(frame(word))))
     entries = path.tap.take()
     assert entries[1] == frame("one")
     [alike] = entries[3::2]
     assert (alike.before + b"*" + alike.behind, len(alike)) == (frame("*"), 3)
-    text, times, size = alike.read_texts(2, 1000)
-    assert (text, len(times), size) == ("twothree", 2, len(frame("two") + frame("three")))
+    told = alike.read_texts(2, 1000)
+    assert told is not None
+    text, times, size = told
+    assert (text, list(times), size) == (
+        "twothree",
+        [10, 20],
+        len(frame("two") + frame("three")),
+    )
     assert alike.read()[1] == frame("four")
     assert len(alike) == 0
     with pytest.raises(IndexError):
@@ -225,20 +241,11 @@ def test_what_is_no_text_is_not_read_as_such() -> None:
     for piece in (b"one", b"two", b"\xff", b"\xc3", b"\xbc", "ü".encode()):
         step(sender(chunk(b'{"a":"' + piece + b'"}')))
     alike = path.tap.take()[-1]
-    assert alike.read_texts(1, 1000) == ("two", alike_times(alike, 1), 11)
+    text, times, size = alike.read_texts(1, 1000)
+    assert (text, len(times), size) == ("two", 1, 11)
     assert alike.read_texts(9, 1000) is None
     assert [alike.read()[1][6:-2] for _ in range(3)] == [b"\xff", b"\xc3", b"\xbc"]
     assert alike.read_texts(9, 1000)[0] == "ü"
-
-
-def alike_times(alike: Any, count: int) -> Any:
-    class Some:
-        def __eq__(self, times: object) -> bool:
-            return isinstance(times, list) and len(times) == count
-
-        __hash__ = None  # type: ignore[assignment]
-
-    return Some()
 
 
 def test_what_does_not_fit_goes_the_long_way() -> None:
@@ -282,6 +289,7 @@ def test_without_a_stream_nothing_is_noted() -> None:
 def test_both_count_the_same_room() -> None:
     assert speedups.ENTRY_BYTES == ENTRY_BYTES
     assert speedups.MAX_PIECE_BYTES == MAX_PIECE_BYTES
+    assert speedups.MIN_STALL_NS == MIN_STALL_NS
     assert {name for name in dir(NotesInPython) if name[0] != "_"} - {"append", "append_sent"} == {
         name for name in dir(speedups.Notes) if name[0] != "_"
     }
@@ -310,16 +318,28 @@ def test_a_fault_of_ours_is_told_and_the_message_is_sent(monkeypatch: pytest.Mon
 
 def test_the_time_in_send_is_between_what_was_read_outside_and_inside() -> None:
     sender, path, _ = opened(lambda message: suspended("wait"))
-    ticks = itertools.count(100, 50)
-    speedups.set_clock(lambda: next(ticks))
-    try:
+    with each_look(MIN_STALL_NS):
         for _ in range(2):
             sending = sender(chunk())
             assert step(sending) == "wait"
             assert isinstance(step(sending), StopIteration)
-    finally:
-        speedups.set_clock(None)
-    assert (path.tap.stall_ns, path.tap.longest_stall_ns) == (100, 50)
+    assert (path.tap.stall_ns, path.tap.longest_stall_ns) == (2 * MIN_STALL_NS, MIN_STALL_NS)
+
+
+@pytest.mark.parametrize(("waits", "took_ns"), [(False, 10**9), (True, MIN_STALL_NS - 1)])
+def test_a_send_that_gives_way_to_nobody_or_soon_is_over_did_not_wait(
+    waits: bool, took_ns: int
+) -> None:
+    async def send(message: Any) -> None:
+        if waits:
+            await suspended("wait")
+
+    sender, path, _ = opened(send)
+    with each_look(took_ns):
+        sending = sender(chunk())
+        while not isinstance(step(sending), StopIteration):
+            pass
+    assert (path.tap.stall_ns, path.tap.longest_stall_ns) == (0, 0)
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), asyncio.CancelledError(), KeyboardInterrupt()])
@@ -408,11 +428,12 @@ def test_closing_closes_what_is_inside() -> None:
             closed.append("yes")
 
     sender, path, _ = opened(send)
-    sending = sender(chunk())
-    step(sending)
-    sending.close()
+    with each_look(MIN_STALL_NS):
+        sending = sender(chunk())
+        step(sending)
+        sending.close()
     assert closed == ["yes"]
-    assert path.tap.stall_ns > 0
+    assert path.tap.stall_ns == MIN_STALL_NS
     abandoned = sender(chunk())
     step(abandoned)
     del abandoned
@@ -468,11 +489,12 @@ async def test_cancelling_a_task_cancels_what_waits_inside() -> None:
         await sender(chunk())
 
     task = asyncio.create_task(app())
-    await waits.wait()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert path.tap.stall_ns > 0
+    with each_look(MIN_STALL_NS):
+        await waits.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert path.tap.stall_ns == MIN_STALL_NS
     assert exchange.disconnected_ns is None
 
 
@@ -524,11 +546,25 @@ def test_gaps_are_counted_alike(gaps: list[int], before_ns: int) -> None:
     told = speedups.count_gaps(times, before_ns, _GAP_EDGES_NS, counts)
     assert told == count_gaps_in_python(times, before_ns, _GAP_EDGES_NS, same)
     assert counts == same
+    again = [7] * (len(_GAP_EDGES_NS) + 1)
+    packed = memoryview(struct.pack(f"{len(times)}q", *times)).cast("q")
+    assert speedups.count_gaps(packed, before_ns, _GAP_EDGES_NS, again) == told
+    assert again == same
 
 
 @pytest.mark.parametrize(
-    "wrong", [(), ([1], 0, (1,), [0]), ([1], 0, [1], [0, 0]), (["a"], 0, (1,), [0, 0])]
+    "wrong",
+    [
+        (),
+        ([1], 0, (1,), [0]),
+        ([1], 0, [1], [0, 0]),
+        (["a"], 0, (1,), [0, 0]),
+        ((1,), 0, (1,), [0, 0]),
+        (b"12345678", 0, (1,), [0, 0]),
+        (memoryview(b"12345678").cast("Q"), 0, (1,), [0, 0]),
+        (memoryview(bytes(32)).cast("q")[::2], 0, (1,), [0, 0]),
+    ],
 )
 def test_gaps_of_anything_else_are_refused(wrong: Any) -> None:
-    with pytest.raises(TypeError):
+    with pytest.raises((TypeError, BufferError)):
         speedups.count_gaps(*wrong)

@@ -37,7 +37,8 @@ async def test_duration_ends_with_the_final_body_not_with_background_work() -> N
 
 
 async def test_send_stall_is_the_time_that_send_took() -> None:
-    """The server's clock is under control: it takes as long as the test says."""
+    """The server's clock is under control: it takes as long as the test says. What took less than a
+    tenth of a millisecond was no wait for the client."""
     sink = RecordingSink()
     now_ns = 0
 
@@ -48,22 +49,23 @@ async def test_send_stall_is_the_time_that_send_took() -> None:
         await send(body(DONE))
         await send(body(more=False))
 
-    waits_ns = iter([0, 10, 500, 20, 7, 3])
+    waits_ns = iter([0, 100_000, 5_000_000, 99_999, 200_000, 3])
 
     class Slow(Server):
         async def send(self, message: Any) -> None:
             nonlocal now_ns
             now_ns += next(waits_ns)
+            await asyncio.sleep(0)
 
     middleware = StreamTraceMiddleware(app, sinks=[sink])
     with clock(lambda: now_ns):
         await Slow().run(middleware)
     await middleware.drain()
     [run] = sink.runs
-    assert (run.send_stall_ns, run.longest_send_stall_ns) == (540, 500)
-    assert run.duration_ns == 537
+    assert (run.send_stall_ns, run.longest_send_stall_ns) == (5_300_000, 5_000_000)
+    assert run.duration_ns == 5_399_999
     assert run.time_to_first_byte_ns == 0
-    assert run.gap_sum_ns == 510
+    assert run.gap_sum_ns == 5_100_000
 
 
 async def test_token_times_are_those_of_the_messages_that_brought_them() -> None:
@@ -106,7 +108,8 @@ async def test_the_time_in_a_send_that_never_returned_counts() -> None:
         async def send(self, message: Any) -> None:
             nonlocal now_ns
             if message["type"] == "http.response.body":
-                now_ns += 500
+                now_ns += 500_000
+                await asyncio.sleep(0)
                 raise TimeoutError
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -118,7 +121,7 @@ async def test_the_time_in_a_send_that_never_returned_counts() -> None:
     with clock(lambda: now_ns), pytest.raises(TimeoutError):
         await Stuck().run(middleware)
     await middleware.drain()
-    assert (sink.runs[0].send_stall_ns, sink.runs[0].longest_send_stall_ns) == (500, 500)
+    assert (sink.runs[0].send_stall_ns, sink.runs[0].longest_send_stall_ns) == (500_000, 500_000)
 
 
 async def test_a_jump_of_the_wall_clock_moves_no_duration() -> None:
