@@ -8,12 +8,13 @@ can be half an emoji) kept until the text is whole and mended by `clean_text`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import msgspec
 
 _decode = msgspec.json.Decoder().decode
+_encode_lines = msgspec.json.Encoder().encode_lines
 
 
 def load_json(data: bytes) -> Any:
@@ -36,6 +37,14 @@ def dump_json(value: Any) -> str:
             return json.dumps(value, ensure_ascii=True, default=str)
         except (TypeError, ValueError, RecursionError):
             return ""
+
+
+def dump_each(values: Collection[Any]) -> list[str]:
+    """As `dump_json`, of many at once, which costs little more than of one. Never raises."""
+    try:
+        return _encode_lines(values).decode().split("\n")[: len(values)]
+    except (TypeError, ValueError, RecursionError):
+        return [dump_json(value) for value in values]
 
 
 def typed_reader(wire: Any) -> Callable[[bytes], Any]:

@@ -72,10 +72,13 @@ class PromisedIds(IdGenerator):
         return _PROMISE.ids is None and self._fallback.is_trace_id_random()
 
 
+_NOTHING_ABOVE = set_span_in_context(INVALID_SPAN, Context())
+
+
 def parent_context(ids: TraceIds | None) -> Context:
     """The span above the run, with the caller's decision to sample, and nothing else."""
     if ids is None or ids.parent_span_id is None:
-        return set_span_in_context(INVALID_SPAN, Context())
+        return _NOTHING_ABOVE
     flags = TraceFlags.DEFAULT if ids.sampled is False else TraceFlags.SAMPLED
     parent = SpanContext(
         int(ids.trace_id, 16),

@@ -8,6 +8,8 @@ Rules that hold here:
   `core.spans` promise; anything else raises, and so costs its own run only.
 * A run is never cut: requests hold whole runs, and are bounded in spans and bytes.
 
+Attributes are compiled where there was a compiler; both do the same.
+
 The SDK's way makes an object for each span, event and value, and a message for each of these again.
 
 Source: opentelemetry-proto 1, trace/v1/trace.proto and common/v1/common.proto. The numbers below
@@ -20,6 +22,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
+
+from streamtrace.core import compiled
 
 MAX_SPANS_PER_REQUEST = 512
 """Of encoded spans. A request costs half a millisecond, as much as ten runs; to join them, next to
@@ -83,7 +87,7 @@ def encode_span(
     kind: int,
     start_ns: int,
     end_ns: int,
-    attributes: Mapping[str, Any],
+    attributes: dict[str, Any],
     events: Sequence[Event] = (),
     links: Iterable[Link] = (),
     error: str | None = None,
@@ -96,11 +100,15 @@ def encode_span(
         parts += (b"\x22\x08", parent_id.to_bytes(8, "big"))
         flags |= _IS_REMOTE * is_remote
     parts += (_text(b"\x2a", name), _KIND_AND_TIMES(0x30, kind, 0x39, start_ns, 0x41, end_ns))
-    _add_attributes(parts, _SPAN_ATTRIBUTE, attributes)
+    parts.append(encode_attributes(_OF_SPAN, attributes))
     for event in events:
-        inside = [_TIME(0x09, event.at_ns), _text(b"\x12", event.name)]
-        _add_attributes(inside, _EVENT_ATTRIBUTE, event.attributes)
-        encoded = b"".join(inside)
+        encoded = b"".join(
+            (
+                _TIME(0x09, event.at_ns),
+                _text(b"\x12", event.name),
+                encode_attributes(_OF_EVENT, event.attributes),
+            )
+        )
         parts += (b"\x5a", _varint(len(encoded)), encoded)
     for link in links:
         parts += (b"\x6a\x21\x0a\x10", bytes.fromhex(link.trace_id))
@@ -164,20 +172,26 @@ def _text(tag: bytes, text: str) -> bytes:
 # --- attributes: KeyValues, of which most are short ----------------------------------------------
 
 
-def _add_attributes(
-    parts: list[bytes], lengths: list[bytes], attributes: Mapping[str, Any]
-) -> None:
-    """`lengths` are the tag of these attributes with each length that is not long."""
+def encode_attributes_in_python(tag: int, attributes: dict[str, Any]) -> bytes:
+    """Each as a KeyValue under this tag, which is below 128. Raises as the rules above say."""
+    lengths = _LENGTHS[tag]
+    parts: list[bytes] = []
     for name, value in attributes.items():
         pair = _KEYS[name] + _VALUES[type(value)](value)
         if len(pair) < len(lengths):
             parts.append(lengths[len(pair)] + pair)
         else:
             parts += (lengths[0][:1], _varint(len(pair)), pair)
+    return b"".join(parts)
 
 
-_SPAN_ATTRIBUTE = [b"\x4a" + length for length in _VARINTS]
-_EVENT_ATTRIBUTE = [b"\x1a" + length for length in _VARINTS]
+encode_attributes: Callable[[int, dict[str, Any]], bytes] = (
+    compiled.encode_attributes or encode_attributes_in_python
+)
+
+_OF_SPAN, _OF_EVENT = 0x4A, 0x1A
+_LENGTHS = {tag: [bytes([tag]) + length for length in _VARINTS] for tag in (_OF_SPAN, _OF_EVENT)}
+"""The tag of attributes with each length that is not long."""
 
 
 class _Keys(dict[str, bytes]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import IntEnum, StrEnum
 from http import HTTPStatus
 from itertools import pairwise
@@ -17,6 +18,7 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
+from streamtrace.core import compiled
 from streamtrace.core.spans import SpanEvent
 from streamtrace.sinks import otlp
 from streamtrace.sinks.otlp import SpanIds, encode_request, encode_span, packed
@@ -58,6 +60,17 @@ spans = st.fixed_dictionaries(
         "error": st.none() | unicode,
     }
 )
+
+
+@pytest.fixture(params=["compiled", "in Python"], scope="module", autouse=True)
+def attributes_encoded(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Everything here holds for both, and so both make the same bytes."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "in Python":
+            patch.setattr(otlp, "encode_attributes", otlp.encode_attributes_in_python)
+        elif compiled.encode_attributes is None:
+            pytest.skip("not compiled")
+        yield
 
 
 def official(span: dict[str, Any]) -> ReadableSpan:
@@ -136,12 +149,47 @@ def test_values_of_subclasses_are_encoded_as_what_they_are(value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["\ud800", 2**63, -(2**63) - 1, None, {}, b"", object(), ["\udfff"]]
+    ("value", "error"),
+    [
+        ("\ud800", UnicodeEncodeError),
+        (["\udfff"], UnicodeEncodeError),
+        (2**63, OverflowError),
+        (-(2**63) - 1, OverflowError),
+        (2**64, OverflowError),
+        (None, TypeError),
+        ({}, TypeError),
+        (b"", TypeError),
+        ([object()], TypeError),
+    ],
 )
-def test_what_no_record_holds_is_refused(value: Any) -> None:
+def test_what_no_record_holds_is_refused(value: Any, error: type[Exception]) -> None:
     """Records are cleaned before; a mistake there costs its own run, and is counted."""
-    with pytest.raises((TypeError, ValueError, OverflowError)):
+    with pytest.raises(error):
         ours(span(attributes={"k": value}))
+
+
+def test_a_list_without_an_end_is_refused() -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    with pytest.raises(RecursionError):
+        ours(span(attributes={"k": endless}))
+
+
+@given(attributes)
+def test_compiled_or_not_attributes_are_the_same_bytes(attributes: dict[str, Any]) -> None:
+    for tag in (otlp._OF_SPAN, otlp._OF_EVENT):
+        in_python = otlp.encode_attributes_in_python(tag, attributes)
+        assert otlp.encode_attributes(tag, attributes) == in_python
+
+
+@pytest.mark.parametrize(
+    "wrong", [(), (0x4A,), (0, {}), (128, {}), (0x4A, []), ("a", {}), (2, {3: 4})]
+)
+def test_the_compiled_encoder_refuses_what_are_no_attributes(wrong: Any) -> None:
+    if compiled.encode_attributes is None:
+        pytest.skip("not compiled")
+    with pytest.raises(TypeError):
+        compiled.encode_attributes(*wrong)
 
 
 def test_names_of_metadata_are_not_remembered_for_ever() -> None:

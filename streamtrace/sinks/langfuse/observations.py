@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from streamtrace.core import names
-from streamtrace.core.jsonio import clean_text, dump_json
+from streamtrace.core.jsonio import clean_text, dump_each, dump_json
 from streamtrace.core.spans import MAX_METADATA, SpanRecord, project
 from streamtrace.core.summary import (
     Content,
@@ -75,6 +75,24 @@ _HAVE_FIELDS_IN_GENERATIONS = _HAVE_FIELDS | {
 }  # fmt: skip
 
 
+class _MetadataNames(dict[str, str | None]):
+    """What an attribute is called as metadata, by its name in `core.names`; `None` for the fields
+    of Langfuse, and for metadata of the user, which is a label."""
+
+    def __init__(self, fields: set[str]) -> None:
+        super().__init__(dict.fromkeys(fields))
+
+    def __missing__(self, name: str) -> str | None:
+        if name.startswith(names.METADATA):
+            return None  # of any name, so not remembered
+        self[name] = METADATA + name
+        return self[name]
+
+
+_METADATA = _MetadataNames(_HAVE_FIELDS)
+_METADATA_OF_GENERATIONS = _MetadataNames(_HAVE_FIELDS_IN_GENERATIONS)
+
+
 class Observation(msgspec.Struct, kw_only=True, gc=False):
     """One span, as Langfuse reads it."""
 
@@ -108,7 +126,7 @@ def observations(
             if value is None:
                 attributes.pop(key, None)
             else:
-                attributes[clean_text(key)] = _clean(value)
+                attributes[key] = clean_text(value) if isinstance(value, str) else value
         found.append(
             Observation(
                 name=clean_text(name),
@@ -118,10 +136,6 @@ def observations(
             )
         )
     return found
-
-
-def _clean(value: Any) -> Any:
-    return clean_text(value) if isinstance(value, str) else value
 
 
 def usage_details(usage: TokenCounts | None, *, split_reasoning: bool) -> dict[str, int] | None:
@@ -165,7 +179,7 @@ def _labels(
         if value is None:
             left_out.append(TRACE_METADATA + key)
         elif len(text) > MAX_LABEL_CHARS:
-            only_root[METADATA + key] = text
+            only_root[clean_text(METADATA + key)] = text
         else:
             shared[clean_text(TRACE_METADATA + key)] = text
     if len(labels.metadata) > MAX_METADATA:
@@ -186,12 +200,13 @@ def _labels(
 
 
 def _metadata(record: SpanRecord) -> dict[str, Any]:
-    skipped = _HAVE_FIELDS_IN_GENERATIONS if record.kind == "generation" else _HAVE_FIELDS
-    return {
-        METADATA + name: dump_json(value)
+    named = _METADATA_OF_GENERATIONS if record.kind == "generation" else _METADATA
+    told = {
+        called: value
         for name, value in record.attributes.items()
-        if name not in skipped and not name.startswith(names.METADATA)
+        if (called := named[name]) is not None
     }
+    return dict(zip(told, dump_each(told.values()), strict=True))
 
 
 def _run(summary: RunSummary, record: SpanRecord) -> dict[str, Any]:
