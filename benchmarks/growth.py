@@ -9,8 +9,9 @@ Rules of the comparison:
   its other events, is the marginal cost, and the verdict is about that: at 100 events it would
   otherwise be about opening and exporting.
 * With many open streams, events are timed while all are open, and opening and ending apart. The
-  pump looks in every 20 ms, at all that has come by then; one event of each stream is the pace of
-  a model, 20 that of an app that sends what it has.
+  pump looks in every 20 ms here, at all that has come by then. In a server it is every second, so
+  20 events of each stream are about what a model writes between two looks, and one is what an
+  agent says that hardly speaks.
 * A verdict compares each cost with the least of the smaller sizes: what gets cheaper is no fault.
 * Memory is the most that Python held at a time, with content full; it is measured apart.
 """

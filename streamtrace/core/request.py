@@ -20,8 +20,23 @@ _WORD = re.compile(r"\S{1,256}")
 _TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+\.")
 """The beginning of a JSON Web Token: a credential, whatever key it stands under."""
 
-_MODEL = ("model",)
-_THREAD = (
+_Path = str | tuple[str, ...]
+"""A key of the body, or keys of objects inside of each other."""
+
+
+class _Paths(tuple[_Path, ...]):
+    """In the order in which they are looked for. Most bodies have none of their first keys."""
+
+    first_keys: frozenset[str]
+
+    def __new__(cls, *paths: _Path) -> _Paths:
+        made = super().__new__(cls, paths)
+        made.first_keys = frozenset(path if isinstance(path, str) else path[0] for path in paths)
+        return made
+
+
+_MODEL = _Paths("model")
+_THREAD = _Paths(
     "thread_id",
     "threadId",
     "conversation_id",
@@ -33,7 +48,7 @@ _THREAD = (
     ("config", "thread_id"),
     ("config", "configurable", "thread_id"),
 )
-_USER = ("user", "user_id", "userId", ("metadata", "user_id"))
+_USER = _Paths("user", "user_id", "userId", ("metadata", "user_id"))
 _INPUT = ("messages", "input", "message", "prompt", "query", "question", "text", "contents")
 _PARAMETERS = {
     "temperature": ("temperature",),
@@ -71,11 +86,9 @@ def _input(body: dict[str, Any], policy: ContentPolicy) -> Content:
     return capture.content()
 
 
-_Path = str | tuple[str, ...]
-"""A key of the body, or keys of objects inside of each other."""
-
-
-def _first_text(body: dict[str, Any], paths: tuple[_Path, ...]) -> str | None:
+def _first_text(body: dict[str, Any], paths: _Paths) -> str | None:
+    if paths.first_keys.isdisjoint(body):
+        return None
     for path in paths:
         value = body.get(path) if path.__class__ is str else _inside(body, path)
         if isinstance(value, str) and _WORD.fullmatch(value) and not _TOKEN.match(value):

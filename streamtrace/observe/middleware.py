@@ -290,8 +290,8 @@ class StreamTraceMiddleware:
             head, parse = opened
 
             def route() -> str:
-                seen = {**scope, "path": exchange.path, "root_path": exchange.root_path}
-                return route_template(seen, exchange.app or self.app)
+                app = exchange.app or self.app
+                return route_template(scope, exchange.path, exchange.root_path, app)
 
             if (self._include is not None or self._exclude) and not self._wanted(route()):
                 return None

@@ -124,7 +124,9 @@ class Pipeline:
         if template is None:
             return start
         first = entries[start + 1]
-        room = MAX_ALIKE_BYTES // len(first) if isinstance(first, bytes) and first else 1
+        if not template.leading([first]):
+            return start
+        room = MAX_ALIKE_BYTES // len(first)
         chunks = entries[start + 1 : start + 2 * min(MAX_ALIKE, room + 1) : 2]
         told = None
         if self._listener is None:

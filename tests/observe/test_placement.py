@@ -21,6 +21,7 @@ from support.asgi import Server, body, http_scope, start
 from streamtrace import (
     StreamTraceMiddleware,
 )
+from streamtrace.observe.route import route_template
 from streamtrace.testing import RecordingSink
 
 
@@ -153,3 +154,27 @@ async def test_what_is_raised_behind_the_final_body_explains_a_stream_that_was_c
         await asyncio.to_thread(client.get, "/x")
         [run] = sink.wait(1)
         assert (run.status, run.error and run.error.type) == (status, type(error).__name__)
+
+
+def test_the_route_that_served_is_believed_only_if_it_is_one_of_the_app() -> None:
+    """Else it may be that of a mount, whose template lacks the prefix."""
+    app = Starlette(
+        routes=[
+            Route("/{anything}", chat, methods=["GET"]),
+            Route("/chat", chat, methods=["POST"]),
+            Mount("/sub/{x}", routes=[Route("/chat", chat, methods=["POST"])]),
+        ]
+    )
+    first, second, mount = app.routes
+    scope = {"type": "http", "method": "POST", "path": "/chat", "root_path": "", "headers": []}
+    for route, told in (
+        (None, "/chat"),
+        (second, "/chat"),
+        (first, "/{anything}"),  # whatever matches first: it is the router that chose
+        (mount, "/chat"),
+        (mount.routes[0], "/chat"),
+        (Route("/other", chat), "/chat"),
+    ):
+        assert route_template({**scope, "route": route}, "/chat", "", app) == told
+    inside = {**scope, "root_path": "/sub/7", "path": "/sub/7/chat", "route": mount.routes[0]}
+    assert route_template(inside, "/sub/7/chat", "", app) == "/sub/{x}/chat"
