@@ -62,7 +62,7 @@ GROUPS = (
             "all sinks, collector tuned",
             "OpenTelemetry ASGI, without send/receive",
         ),
-        rounds=7,
+        rounds=5,
         seconds=4,
     ),
     # What the slowest of the peers can keep up with.

@@ -6,7 +6,7 @@ pause, which is the hardest case: no work of the observer hides in a wait.
 
 Two numbers per sample, both with all that was put off: the clock is stopped when the last byte is
 read, and the CPU time that the server takes from there until everything is exported is added to it.
-What is exported at the end of a sample is a request that a server under load would have filled.
+Its last requests are not full, as those of a server that goes on would be: so it is not too short.
 
     throughput   events per second, over that of bare in the same round
     CPU          µs of the server's CPU time per event, minus that of bare in the same round

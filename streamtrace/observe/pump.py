@@ -8,7 +8,9 @@ Rules that hold here:
   the streams that waited. What comes to a stream meanwhile waits for the next round, or there would
   be a round for each chunk as soon as the streams are many. A stream that ended, or of which much
   came, waits for no round.
-* It works at most SLICE_NS at a time, then lets everything else run; streams take turns.
+* It works at most SLICE_NS at a time, then lets everything else run; streams take turns. Where the
+  taps fill up all the same, since the app never waits, it takes a share of the time that grows with
+  what they hold, so that they do not overflow.
 * It runs in a context of its own: a request that happened to wake it is neither seen by the sinks
   nor kept alive.
 * On a loop that is closed, or is not asyncio's, there is nobody to call back: the work is done at
@@ -29,6 +31,7 @@ from streamtrace.observe.tap import Budget
 from streamtrace.observe.tcp_diag import TcpDiag
 
 SLICE_NS = 200_000
+MAX_SLICE_NS = 10_000_000
 INTERVAL_S = 1.0
 """How long chunks may wait: what a piece of work costs by itself is then shared by several."""
 LISTENED_INTERVAL_S = 0.25
@@ -66,6 +69,7 @@ class Pump:
         self._ready: OrderedDict[Worker, None] = OrderedDict()  # in this one
         self._armed = False
         self._soon = False
+        self._left_ns: int | None = None  # when the last slice ended, if this one goes on with it
 
     def add(self, worker: Worker, *, soon: bool = False) -> None:
         """There is work; `soon` where nothing more is going to come."""
@@ -102,7 +106,8 @@ class Pump:
 
     def _tick(self) -> None:
         self._soon = False
-        deadline_ns = self._clock() + SLICE_NS
+        now_ns = self._clock()
+        deadline_ns = now_ns + self._slice_ns(now_ns)
         try:
             while self._ready:
                 worker = self._next()
@@ -111,8 +116,18 @@ class Pump:
                 if self._clock() >= deadline_ns:
                     break
         finally:
+            self._left_ns = None
             if self._ready:
+                self._left_ns = self._clock()
                 self._soon = self._call_soon()
+
+    def _slice_ns(self, now_ns: int) -> int:
+        """More than the least where much is to be done: of what all else took since the last slice
+        nothing up to a quarter of the room, as much again at five eighths, and so on."""
+        if self._left_ns is None:
+            return SLICE_NS
+        share = max(0.0, self.budget.filled - 0.25) / max(1 - self.budget.filled, 0.01)
+        return max(SLICE_NS, min(MAX_SLICE_NS, int((now_ns - self._left_ns) * share)))
 
     def _next(self) -> Worker:
         worker, _ = self._ready.popitem(last=False)

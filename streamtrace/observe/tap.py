@@ -33,10 +33,16 @@ _SOON_BYTES = 256 * 1024
 class Budget:
     """Bytes that all taps of one event loop may still hold together."""
 
-    __slots__ = ("free_bytes",)
+    __slots__ = ("_total_bytes", "free_bytes")
 
     def __init__(self, total_bytes: int = MAX_TOTAL_BYTES) -> None:
+        self._total_bytes = total_bytes
         self.free_bytes = total_bytes
+
+    @property
+    def filled(self) -> float:
+        """The share that is taken."""
+        return 1 - self.free_bytes / self._total_bytes if self._total_bytes else 1.0
 
 
 class Tap(Notes):

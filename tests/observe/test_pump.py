@@ -8,10 +8,11 @@ import threading
 from contextvars import Context, ContextVar
 from typing import Any
 
+import pytest
 from support.asgi import Server, body, http_scope, settle, start, until
 
 from streamtrace import StreamTraceMiddleware, annotate
-from streamtrace.observe.pump import SLICE_NS, InlinePump, Pump, Pumps
+from streamtrace.observe.pump import MAX_SLICE_NS, SLICE_NS, InlinePump, Pump, Pumps
 from streamtrace.observe.tap import Budget
 from streamtrace.testing import RecordingSink
 
@@ -55,6 +56,54 @@ async def test_a_slice_ends_at_its_limit_and_streams_take_turns() -> None:
         slices.append(clock.now_ns - before)
     assert max(slices) <= SLICE_NS + SLICE_NS // 2
     assert log[:4] == [one, one, two, two]
+
+
+@pytest.mark.parametrize(
+    ("filled", "slice_ns"),
+    [(0.0, SLICE_NS), (0.25, SLICE_NS), (0.625, 4_000_000), (1.0, MAX_SLICE_NS)],
+)
+async def test_the_fuller_the_taps_the_longer_a_slice_of_what_all_else_took(
+    filled: float, slice_ns: int
+) -> None:
+    clock, log = Clock(), []
+    budget = Budget(1000)
+    pump = Pump(asyncio.get_running_loop(), budget, clock)
+    worker = Worker(clock, 10**6, 1000, log)
+    pump.add(worker, soon=True)
+    budget.free_bytes = round(1000 * (1 - filled))
+    pump._tick()
+    assert clock.now_ns == SLICE_NS  # the first of a series, before which nothing was put off
+    clock.now_ns += 4_000_000
+    before = clock.now_ns
+    pump._tick()
+    assert clock.now_ns - before == slice_ns
+
+
+def test_an_app_that_never_waits_for_long_loses_nothing_however_long_it_goes_on() -> None:
+    """All of its streams together are a dozen times what the taps can hold."""
+    sink = RecordingSink()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(start())
+        for number in range(200):
+            await send(body(b'data: {"type":"token","content":"%d"}\n\n' % number))
+            if number % 50 == 0:
+                await asyncio.sleep(0)
+        await send(body(more=False))
+
+    middleware = StreamTraceMiddleware(app, sinks=[sink], max_total_bytes=2**20)
+
+    async def client() -> None:
+        for _ in range(40):
+            await Server().run(middleware)
+
+    async def main() -> None:
+        await asyncio.gather(*(client() for _ in range(8)))
+        await middleware.drain()
+
+    asyncio.run(main())
+    assert len(sink.runs) == 320
+    assert sum(run.lost_chunks for run in sink.runs) == 0
 
 
 async def test_who_comes_while_a_round_is_under_way_waits_for_the_next() -> None:
