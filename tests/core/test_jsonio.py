@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamtrace.core.jsonio import clean_text, dump_json, load_json
+from streamtrace.core.jsonio import clean_text, dump_each, dump_json, load_json
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.text(max_size=5)
@@ -57,6 +58,19 @@ def test_what_only_lenient_clients_read_is_read(data, value):
 ], ids=repr)  # fmt: skip
 def test_no_value_makes_writing_raise(value):
     assert isinstance(dump_json(value), str)
+
+
+@given(st.lists(values | st.sampled_from(["\ud83d", float("nan"), 2**70, object()]), max_size=5))
+def test_many_values_are_written_as_each_of_them(many):
+    assert dump_each(many) == [dump_json(one) for one in many]
+
+
+def test_writing_many_leaves_nothing_behind():
+    dump_each([0.5])
+    before = sys.getallocatedblocks()
+    for number in range(1000):
+        dump_each([number / 3, str(number)])
+    assert sys.getallocatedblocks() - before < 100
 
 
 def test_a_value_nested_without_end_is_written_as_nothing():

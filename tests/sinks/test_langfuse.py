@@ -174,6 +174,17 @@ def test_without_content_the_names_of_tools_are_metadata(kind: str) -> None:
     assert metadata(said)[names.TOOL_CALL_IDS] == ["call_weather_1"]
 
 
+def test_a_run_leaves_nothing_behind() -> None:
+    """Of what is written with a library that keeps count of its objects by hand."""
+    run = completed_run()
+    blocks = []
+    for _ in range(2):  # the first thousand fill what is kept to be used again
+        for _ in range(1000):
+            observations(run)
+        blocks.append(sys.getallocatedblocks())
+    assert blocks[1] - blocks[0] < 500
+
+
 def test_a_tool_call_without_name_and_arguments_is_drawn_too() -> None:
     """Langfuse takes a missing `arguments` for an empty object, and needs a name."""
     asked = tool_call(name=None, finished_ns=None, arguments=Content(), result=Content())

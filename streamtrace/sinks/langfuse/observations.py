@@ -206,7 +206,7 @@ def _metadata(record: SpanRecord) -> dict[str, Any]:
         for name, value in record.attributes.items()
         if (called := named[name]) is not None
     }
-    return dict(zip(told, dump_each(told.values()), strict=True))
+    return dict(zip(told, dump_each(list(told.values())), strict=True))
 
 
 def _run(summary: RunSummary, record: SpanRecord) -> dict[str, Any]:
