@@ -21,7 +21,8 @@ server waits now and then, and does in the meantime what was put off.
 
 from __future__ import annotations
 
-import statistics
+import itertools
+import operator
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -69,58 +70,42 @@ def sample(
 def run(short: bool) -> dict[str, Any]:
     """Everything, as it goes into the JSON file."""
     if short:
-        return measure(SHORT_VARIANTS, SHORT_KINDS, count=1, turns=2, seconds=0.2)
-    return measure(VARIANTS, KINDS, count=5, turns=1, seconds=0.6)
+        return measure(SHORT_VARIANTS, SHORT_KINDS, count=2, seconds=0.2)
+    return measure(VARIANTS, KINDS, count=5, seconds=0.6)
 
 
 def measure(
-    variants: Sequence[str],
-    kinds: Sequence[tuple[str, int]],
-    count: int,
-    turns: int,
-    seconds: float,
+    variants: Sequence[str], kinds: Sequence[tuple[str, int]], count: int, seconds: float
 ) -> dict[str, Any]:
-    """`count` rounds of each kind: a stream by name, and a number of clients. A sample of a round
-    is the mean of so many turns."""
+    """`count` rounds of each kind: a stream by name, and a number of clients."""
     taken: dict[tuple[str, int], dict[str, rounds.Samples]] = {
         kind: defaultdict(lambda: defaultdict(list)) for kind in kinds
     }
-    for _ in range(count):
+    for number, turns in itertools.groupby(rounds.turns(variants, count), operator.itemgetter(0)):
+        if not number:  # each round has servers of its own, which are warmed up below
+            continue
+        in_turn = [variant for _, variant in turns]
         with fleet.serving(variants) as servers:
             for kind, samples in taken.items():
-                for name, by_variant in one_round(servers, kind, turns, seconds).items():
-                    for variant, found in by_variant.items():
-                        samples[name][variant].append(statistics.fmean(found))
+                for variant in in_turn:
+                    sample(servers[variant], *kind, seconds)
+                for variant in in_turn:
+                    for name, value in sample(servers[variant], *kind, seconds).items():
+                        samples[name][variant].append(value)
             for variant, server in servers.items():
                 check(variant, server.ask("usage")["counts"])
     return {
         "rounds": count,
-        "turns": turns,
         "pinned": children.PINNED,
         "kinds": [
             {
                 "stream": stream,
                 "clients": clients,
-                "variants": {
-                    variant: compare(taken[stream, clients], variant) for variant in variants
-                },
+                "variants": {variant: compare(samples, variant) for variant in variants},
             }
-            for stream, clients in kinds
+            for (stream, clients), samples in taken.items()
         ],
     }
-
-
-def one_round(
-    servers: dict[str, fleet.Server], kind: tuple[str, int], turns: int, seconds: float
-) -> dict[str, rounds.Samples]:
-    """What each turn of each variant found."""
-    taken: dict[str, rounds.Samples] = defaultdict(lambda: defaultdict(list))
-    for number, variant in rounds.turns(tuple(servers), turns):
-        found = sample(servers[variant], *kind, seconds)
-        if number:
-            for name, value in found.items():
-                taken[name][variant].append(value)
-    return taken
 
 
 def check(variant: str, counts: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ with Child("benchmarks.receivers", core=None) as child:
 
 def test_a_round_of_saturation_exports_all_that_it_served() -> None:
     variants = ("bare", "all sinks")
-    result = saturation.measure(variants, [("ag-ui", 2)], count=1, turns=1, seconds=0.05)
+    result = saturation.measure(variants, [("ag-ui", 2)], count=1, seconds=0.05)
     (kind,) = result["kinds"]
     assert kind["variants"].keys() == set(variants)
     assert all(one["cpu_us"]["median"] > 0 for one in kind["variants"].values())
