@@ -1,4 +1,5 @@
-"""What happens once per chunk, compiled (from streamtrace/c). An ImportError where it is not.
+"""What happens once per chunk, and attributes as OTLP, compiled (from streamtrace/c). An
+ImportError where it is not.
 
 Each of these does the same as the Python that is named, which is used without it.
 """

@@ -34,7 +34,8 @@ PyInit_speedups(void)
     PyObject *module = PyModule_Create(&speedups);
     if (module != NULL
         && (st_add_clock(module) < 0 || st_add_gaps(module) < 0 || st_add_alike(module) < 0
-            || st_add_notes(module) < 0 || st_add_otlp(module) < 0 || st_ready_sending() < 0 || st_add_sender(module) < 0)) {
+            || st_add_notes(module) < 0 || st_ready_sending() < 0 || st_add_sender(module) < 0
+            || st_add_otlp(module) < 0)) {
         Py_CLEAR(module);
     }
     return module;

@@ -1,4 +1,5 @@
-/* speedups: what happens once per chunk, compiled: the same as in Python, for less.
+/* speedups: what happens once per chunk, and attributes as OTLP, compiled: the same as in Python,
+   for less.
 
    Rules that hold here:
 

@@ -394,9 +394,7 @@ def _present(attributes: Mapping[str, Any]) -> dict[str, AttributeValue]:
     for name, value in attributes.items():
         if value is None:
             continue
-        if value.__class__ is float or value.__class__ is bool:  # as most are
-            present[name] = value
-        elif isinstance(value, str):
+        if isinstance(value, str):
             if len(value) <= MAX_WORD_CHARS and value.isascii():
                 present[name] = value
             else:

@@ -18,6 +18,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from streamtrace.core.errors import ConfigError
 from streamtrace.core.frames import Frame
 from streamtrace.core.jsonio import as_object
@@ -114,21 +116,6 @@ class _Read(Frame, frozen=True, kw_only=True, gc=False):
         return self.value
 
 
-def _read(frame: Frame, value: Any) -> _Read:
-    return _Read(
-        at_ns=frame.at_ns,
-        data=frame.data,
-        event=frame.event,
-        id=frame.id,
-        retry=frame.retry,
-        comment=frame.comment,
-        stray=frame.stray,
-        oversized=frame.oversized,
-        complete=frame.complete,
-        value=value,
-    )
-
-
 class Detector:
     """Chooses the dialect of one stream.
 
@@ -185,7 +172,7 @@ class Detector:
     def _ask(self, frame: Frame, value: Any) -> None:
         perhaps = set()
         shown = _shown(self._head, frame, value)
-        read = _read(frame, value)
+        read = _Read(**msgspec.structs.asdict(frame), value=value)
         for candidate in self._candidates:
             marks = candidate.marks
             if marks is not None and shown is not None and marks.isdisjoint(shown):

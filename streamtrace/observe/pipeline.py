@@ -52,6 +52,7 @@ class Pipeline:
         "_max_frame_bytes",
         "_only",
         "_parser",
+        "_template",
         "_tries",
         "body_bytes",
         "dialect",
@@ -59,7 +60,6 @@ class Pipeline:
         "lost_bytes",
         "lost_chunks",
         "machine",
-        "template",
     )
 
     def __init__(
@@ -91,7 +91,7 @@ class Pipeline:
         self._detector: Detector | None = Detector(head, dialects, hint)  # until it has chosen
         self._decoder: Decoder | None = None
         self._listener = listener
-        self.template: Template | None = None
+        self._template: Template | None = None
         self._candidate: Template | None = None  # seen once
         self._tries = 0
         self._only: Event | None = None  # what the last frame said, if it was one event
@@ -110,8 +110,8 @@ class Pipeline:
         frames = parser.feed(data, at_ns)
         for frame in frames:
             self._frame(frame)
-        self.template = None
-        if self._tries < MAX_TRIES and (self._only is not None or self._candidate is not None):
+        self._template = None
+        if self._tries < MAX_TRIES:
             is_whole = len(frames) == 1 and was_at_rest and parser.is_at_rest
             self._learn(data if is_whole else None)
 
@@ -120,7 +120,7 @@ class Pipeline:
 
         Returns where the first other body is. `epoch_ns` is the start on the clock of the entries.
         """
-        template = self.template
+        template = self._template
         if template is None:
             return start
         first = entries[start + 1]
@@ -148,7 +148,7 @@ class Pipeline:
 
         `epoch_ns` is the start on the clock of their times.
         """
-        template = self.template
+        template = self._template
         if template is not None and self._listener is None and self._is_shape(template, alike):
             told = alike.read_texts(MAX_SHAPED, MAX_SHAPED_BYTES)
             if told is not None:
@@ -207,7 +207,7 @@ class Pipeline:
             and candidate.text(chunk) == only.text
             and msgspec.structs.replace(candidate.event, text=only.text) == only
         ):
-            self.template = candidate
+            self._template = candidate
             self._tries = 0
         else:
             self._tries += 1
@@ -225,7 +225,7 @@ class Pipeline:
 
     def lose(self, chunks: int, lost_bytes: int) -> None:
         """Chunks of the body that nobody kept. The parser goes on at the next boundary."""
-        self.template = self._candidate = None
+        self._template = self._candidate = None
         self.body_bytes += lost_bytes  # they were sent
         self.lost_chunks += chunks
         self.lost_bytes += lost_bytes
@@ -293,12 +293,9 @@ class Pipeline:
     def _decode(self, decoder: Decoder, frame: Frame) -> None:
         count = 0
         event: Event | None = None
-        feed, listener, at_ns = self.machine.feed, self._listener, frame.at_ns
         try:
             for event in decoder.decode(frame):
-                feed(event, at_ns)
-                if listener is not None:
-                    listener(event, at_ns)
+                self._event(event, frame.at_ns)
                 count += 1
         except Exception:  # the decoder may be the user's own: count it, and go on
             self.machine.issue("frame_undecodable")

@@ -32,6 +32,7 @@ from streamtrace.observe.tcp_diag import TcpDiag
 
 SLICE_NS = 200_000
 MAX_SLICE_NS = 10_000_000
+"""The most, however full the taps are."""
 INTERVAL_S = 1.0
 """How long chunks may wait: what a piece of work costs by itself is then shared by several."""
 LISTENED_INTERVAL_S = 0.25

@@ -244,7 +244,7 @@ class Stream:
             pipeline.feed_shaped(body, epoch_ns)
             self._position += 0 if body else 2
             return
-        if pipeline.template is not None and not self._offset:
+        if not self._offset:
             self._position = pipeline.feed_alike(self._entries, position, epoch_ns)
             if self._position > position:
                 return
