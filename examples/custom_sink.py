@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import sys
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 import uvicorn
@@ -33,7 +33,7 @@ class Webhook(QueuedSink):
         super().__init__()
         self._url = url
 
-    def export(self, batch: list[RunSummary]) -> dict[str, int]:
+    def export(self, batch: Sequence[RunSummary]) -> dict[str, int]:
         """On the worker thread: may block, and may raise, which counts as `export_error`."""
         bad = [run.to_dict() for run in batch if run.status not in ("completed", "input_required")]
         if bad:

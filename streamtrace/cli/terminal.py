@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import TextIO
 
 from rich.console import Console
@@ -47,7 +48,7 @@ class TerminalSink(QueuedSink):
         self.content = content
         self._console = target
 
-    def export(self, batch: list[RunSummary]) -> dict[str, int]:
+    def export(self, batch: Sequence[RunSummary]) -> dict[str, int]:
         """Draw the runs; none is dropped."""
         for summary in batch:
             draw(self._console, summary)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -32,92 +33,67 @@ from streamtrace.core.jsonio import MAX_ID_CHARS, as_count
 from streamtrace.core.names import GAP_BUCKETS_S
 from streamtrace.core.outcome import StreamEnd, decide, word
 from streamtrace.core.parts import OpenGeneration, OpenToolCall
-from streamtrace.core.summary import ErrorInfo, ModelUsage, RunSummary, Step, TokenCounts, add_up
+from streamtrace.core.summary import (
+    Content,
+    ErrorInfo,
+    ModelUsage,
+    RunSummary,
+    Step,
+    TokenCounts,
+    add_up,
+)
 
 MAX_PARTS = 1024
 """Most generations, tool calls, steps or messages that one run remembers, of each."""
 
 _GAP_EDGES_NS = tuple(int(edge * 1_000_000_000) for edge in GAP_BUCKETS_S)
+_NO_GAPS = [0] * (len(_GAP_EDGES_NS) + 1)
 _TOKEN_FIELDS = TokenCounts.__struct_fields__
+_NONE: Any = MappingProxyType({})
+"""Stands where most runs have nothing to keep: an empty dict for each is one more for the garbage
+collector to walk through."""
 
 
-class RunMachine:
+class RunMachine(msgspec.Struct, kw_only=True, eq=False, gc=False):
     """Folds the events of one stream. Feed it in order, then ask for the summary once.
 
     `opaque`: no event can be told from another (unknown dialect), so each counts as output for the
     gaps. `turns`: output after the end begins the next turn, as on a WebSocket; else an issue.
     """
 
-    __slots__ = (
-        "_by_key",
-        "_error",
-        "_finished_messages",
-        "_first_event_ns",
-        "_first_token_ns",
-        "_first_visible_ns",
-        "_gap_counts",
-        "_gap_sum_ns",
-        "_generations",
-        "_idle_since_ns",
-        "_last_output_ns",
-        "_longest_gap_at_ns",
-        "_longest_gap_ns",
-        "_messages",
-        "_open",
-        "_open_steps",
-        "_policy",
-        "_run_usage",
-        "_steps",
-        "_terminal_ns",
-        "_tool_calls",
-        "_turns",
-        "_usage_of_runs_before",
-        "agent",
-        "events",
-        "issues",
-        "last_event_ns",
-        "opaque",
-        "run_id",
-        "strict",
-        "terminal",
-        "thread_id",
-    )
-
-    def __init__(
-        self, *, strict: bool = False, turns: bool = False, policy: ContentPolicy | None = None
-    ) -> None:
-        self.strict = strict
-        self._turns = turns
-        self.opaque = False
-        self.events = 0
-        self.last_event_ns: int | None = None
-        self.terminal: ev.Event | None = None
-        self._terminal_ns = 0
-        self.issues: dict[str, int] = {}
-        self.run_id: str | None = None
-        self.thread_id: str | None = None
-        self.agent: str | None = None
-        self._policy = policy or ContentPolicy()
-        self._first_event_ns: int | None = None
-        self._first_token_ns: int | None = None
-        self._first_visible_ns: int | None = None
-        self._last_output_ns: int | None = None
-        self._longest_gap_ns: int | None = None
-        self._longest_gap_at_ns: int | None = None
-        self._gap_counts = [0] * (len(_GAP_EDGES_NS) + 1)
-        self._gap_sum_ns = 0
-        self._idle_since_ns = 0
-        self._generations: list[OpenGeneration] = []
-        self._open: OpenGeneration | None = None
-        self._by_key: dict[str, OpenGeneration] = {}
-        self._tool_calls: dict[str, OpenToolCall] = {}
-        self._steps: list[Step] | None = None  # most runs have none
-        self._open_steps: dict[str, Step] = {}
-        self._finished_messages: dict[str, None] = {}  # an empty set weighs three times as much
-        self._messages = 0
-        self._run_usage: dict[tuple[str | None, str | None], TokenCounts] = {}
-        self._usage_of_runs_before: tuple[ModelUsage, ...] = ()
-        self._error = Capture(self._policy)
+    strict: bool = False
+    turns: bool = False
+    policy: ContentPolicy = msgspec.field(default_factory=ContentPolicy)
+    opaque: bool = False
+    events: int = 0
+    last_event_ns: int | None = None
+    terminal: ev.Event | None = None
+    _terminal_ns: int = 0
+    issues: dict[str, int] = _NONE
+    run_id: str | None = None
+    thread_id: str | None = None
+    agent: str | None = None
+    _first_event_ns: int | None = None
+    _first_token_ns: int | None = None
+    _first_visible_ns: int | None = None
+    _last_output_ns: int | None = None
+    _longest_gap_ns: int | None = None
+    _longest_gap_at_ns: int | None = None
+    _gap_counts: list[int] = msgspec.field(default_factory=_NO_GAPS.copy)
+    _gap_sum_ns: int = 0
+    _idle_since_ns: int = 0
+    _generations: list[OpenGeneration] = []
+    _open: OpenGeneration | None = None
+    _by_key: dict[str, OpenGeneration] = _NONE
+    """Those that are closed."""
+    _tool_calls: dict[str, OpenToolCall] = _NONE
+    _steps: list[Step] | None = None
+    _open_steps: dict[str, Step] = _NONE
+    _finished_messages: dict[str, None] = _NONE  # an empty set weighs three times as much
+    _messages: int = 0
+    _run_usage: dict[tuple[str | None, str | None], TokenCounts] = _NONE
+    _usage_of_runs_before: tuple[ModelUsage, ...] = ()
+    _error: Capture | None = None
 
     def feed(self, event: ev.Event, at_ns: int) -> None:
         """Fold one event. Raises EventOrderError if strict and the event may not come now."""
@@ -130,7 +106,7 @@ class RunMachine:
         if self._first_event_ns is None:
             self._first_event_ns = at_ns
         if self.terminal is not None and kind not in _MAY_FOLLOW_THE_END:
-            if self._turns:
+            if self.turns:
                 self._next_run()
             else:
                 self.issue("event_after_end")
@@ -176,6 +152,10 @@ class RunMachine:
         """Record what was wrong with the stream; raise it, if strict. Kinds are a fixed set."""
         if self.strict:
             raise EventOrderError(f"{kind.replace('_', ' ')}: after {self.events} events")
+        self._count_issue(kind, count)
+
+    def _count_issue(self, kind: str, count: int = 1) -> None:
+        self.issues = self.issues or {}
         self.issues[kind] = self.issues.get(kind, 0) + count
 
     def summary(self, end: StreamEnd, **facts: Any) -> RunSummary:
@@ -192,15 +172,16 @@ class RunMachine:
             http_status=facts.get("http_status"),
             lost=bool(facts.get("lost_chunks")),
         )
-        if error_type is not None and not self._error.chars and end.exception_text:
-            self._error.add(end.exception_text)
+        if error_type is not None and self._error is None and end.exception_text:
+            self._note_error(end.exception_text)
         usage_by_model = self._usage_by_model()
         if len(self._run_usage) == 1 and not self._usage_of_runs_before:
             self._name_the_model(*next(iter(self._run_usage)))
         usage = add_up(entry.usage for entry in usage_by_model)
         is_whole = terminal is not None or (status == "completed" and not needs_terminal)
+        issues = dict(self.issues)
         if usage is not None and not is_whole:
-            self.issues["usage_partial"] = 1
+            issues["usage_partial"] = 1
         return RunSummary(
             status=status,
             duration_ns=end.at_ns,
@@ -209,7 +190,10 @@ class RunMachine:
             thread_id=self.thread_id,
             error=None
             if error_type is None
-            else ErrorInfo(type=error_type, message=self._error.content()),
+            else ErrorInfo(
+                type=error_type,
+                message=Content() if self._error is None else self._error.content(),
+            ),
             time_to_first_event_ns=self._first_event_ns,
             time_to_first_token_ns=self._first_token_ns,
             time_to_first_visible_token_ns=self._first_visible_ns,
@@ -224,7 +208,7 @@ class RunMachine:
             steps=self._steps or [],
             usage=usage,
             usage_by_model=usage_by_model,
-            issues=self.issues,
+            issues=issues,
             **facts,
         )
 
@@ -242,7 +226,7 @@ class RunMachine:
         self.terminal = None
         room = MAX_PARTS - len(self._usage_of_runs_before)
         self._usage_of_runs_before += tuple(self._usage_of_run()[:room])
-        self._run_usage.clear()
+        self._run_usage = _NONE
 
     def _run_ended(self, event: ev.Event, at_ns: int) -> None:
         if self.strict and self._open_steps:
@@ -252,8 +236,12 @@ class RunMachine:
         if isinstance(event, ev.RunFinished):
             self.run_id = self.run_id or _name(event.run_id)
             self.thread_id = self.thread_id or _name(event.thread_id)
-        elif isinstance(event, ev.RunFailed) and event.message and not self._error.chars:
-            self._error.add(event.message)
+        elif isinstance(event, ev.RunFailed) and event.message and self._error is None:
+            self._note_error(event.message)
+
+    def _note_error(self, text: str) -> None:
+        self._error = Capture(self.policy)
+        self._error.add(text)
 
     # --- steps and generations ---------------------------------------------------------------
 
@@ -266,15 +254,16 @@ class RunMachine:
         if self._full(self._steps):
             return
         step = Step(name=event.name[:MAX_ID_CHARS], started_ns=at_ns)
+        self._open_steps = self._open_steps or {}
         self._open_steps[key] = step
         self._steps.append(step)
 
     def _step_finished(self, event: ev.StepFinished, at_ns: int) -> None:
-        step = self._open_steps.pop((event.step_id or event.name)[:MAX_ID_CHARS], None)
-        if step is None:
-            self.issue("step_not_open")
+        key = (event.step_id or event.name)[:MAX_ID_CHARS]
+        if key in self._open_steps:
+            self._open_steps.pop(key).finished_ns = at_ns
         else:
-            step.finished_ns = at_ns
+            self.issue("step_not_open")
 
     def _generation_started(self, event: ev.GenerationStarted, at_ns: int) -> None:
         generation, key = self._open, _name(event.response_id or event.key)
@@ -285,7 +274,6 @@ class RunMachine:
         generation.explicit = True
         if key is not None:
             generation.key = generation.key or key
-            self._by_key.setdefault(generation.key, generation)
         generation.response_id = generation.response_id or _name(event.response_id)
         generation.model = _name(event.model) or generation.model
         generation.provider = _name(event.provider) or generation.provider
@@ -294,13 +282,15 @@ class RunMachine:
         generation = self._last_generation(at_ns)
         generation.finished_ns = at_ns
         room = MAX_PARTS - len(generation.finish_reasons)
-        generation.finish_reasons += tuple(map(word, event.finish_reasons[:room]))
+        more = map(word, event.finish_reasons[:room])
+        generation.finish_reasons = (*generation.finish_reasons, *more)
 
     def _usage(self, event: ev.Usage, at_ns: int) -> None:
         counts = TokenCounts(**{name: as_count(getattr(event, name)) for name in _TOKEN_FIELDS})
         if event.scope == "run":
             key = (_name(event.provider), _name(event.model))
             if key in self._run_usage or not self._full(self._run_usage):
+                self._run_usage = self._run_usage or {}
                 self._run_usage[key] = counts
             return
         generation = self._last_generation(at_ns)
@@ -326,12 +316,13 @@ class RunMachine:
                 capture = next(reversed(generation.texts.values()))
             else:
                 self._messages += 1
-                capture = generation.texts[message_id] = Capture(self._policy)
+                capture = generation.texts[message_id] = Capture(self.policy)
         capture.add(event.text)
 
     def _message_finished(self, event: ev.MessageFinished, at_ns: int) -> None:
         message_id = _name(event.message_id)
         if message_id is not None and len(self._finished_messages) < MAX_PARTS:
+            self._finished_messages = self._finished_messages or {}
             self._finished_messages[message_id] = None
 
     def _reasoning(self, event: ev.ReasoningDelta, at_ns: int) -> None:
@@ -434,7 +425,7 @@ class RunMachine:
             if self._full(self._generations):
                 return self._generations[-1]
             self._open = OpenGeneration(
-                min(self._idle_since_ns, at_ns), at_ns, Capture(self._policy)
+                min(self._idle_since_ns, at_ns), at_ns, Capture(self.policy)
             )
             self._generations.append(self._open)
         return self._open
@@ -445,16 +436,21 @@ class RunMachine:
         return self._generation(at_ns)
 
     def _close_generation(self, at_ns: int) -> None:
-        if self._open is not None:
+        generation = self._open
+        if generation is not None:
             self._idle_since_ns = max(self._idle_since_ns, at_ns)
             self._open = None
+            if generation.key is not None:
+                self._by_key = self._by_key or {}
+                self._by_key.setdefault(generation.key, generation)
 
     def _tool_call(self, tool_call_id: str, at_ns: int) -> OpenToolCall | None:
         tool_call_id = tool_call_id[:MAX_ID_CHARS]
         call = self._tool_calls.get(tool_call_id)
         if call is None and not self._full(self._tool_calls):
+            self._tool_calls = self._tool_calls or {}
             call = self._tool_calls[tool_call_id] = OpenToolCall(
-                tool_call_id, at_ns, Capture(self._policy), Capture(self._policy)
+                tool_call_id, at_ns, Capture(self.policy), Capture(self.policy)
             )
         return call
 
@@ -470,7 +466,7 @@ class RunMachine:
         return True
 
     def _left_out(self) -> None:
-        self.issues["parts_left_out"] = self.issues.get("parts_left_out", 0) + 1
+        self._count_issue("parts_left_out")
 
     # --- totals ------------------------------------------------------------------------------
 

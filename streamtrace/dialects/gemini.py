@@ -168,7 +168,7 @@ class _GeminiDecoder:
             yield from self._candidate(camel(as_object(candidate)))
         if self._untold_reasons and self._is_finished():
             yield from self._tell_usage()
-            reasons = tuple(reason for _, reason in sorted(self._untold_reasons.items()))
+            reasons = (*dict(sorted(self._untold_reasons.items())).values(),)
             self._untold_reasons.clear()
             yield ev.GenerationFinished(finish_reasons=reasons)
         feedback = camel(as_object(chunk.get("promptFeedback")))

@@ -125,14 +125,14 @@ _read = typed_reader(_Wire)
 _Events: TypeAlias = list[ev.Event]
 
 
-class _Call(msgspec.Struct):
+class _Call(msgspec.Struct, gc=False):
     id: str
     wire_id: str | None
     name: str | None = None
     started: bool = False
 
 
-class _Answer(msgspec.Struct):
+class _Answer(msgspec.Struct, gc=False):
     """One choice of the open generation."""
 
     message_id: str | None
@@ -338,7 +338,7 @@ class _ChatDecoder:
         return bool(answers) and all(answer.finished for answer in answers)
 
     def _tell_finish_reasons(self, events: _Events) -> None:
-        reasons = tuple(reason for _, reason in sorted(self._finish_reasons.items()))
+        reasons = (*dict(sorted(self._finish_reasons.items())).values(),)
         self._finish_reasons.clear()
         self._had_error = self._had_error or "error" in reasons
         if reasons and not self._ended:

@@ -15,32 +15,33 @@ Rules that hold here:
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
-from streamtrace.observe.tcp_diag import Connection, TcpDiag, TcpInfo
+import msgspec
+
+from streamtrace.observe.tcp_diag import Connection, TcpDiag, TcpInfo, connection_between
 
 FIRST_NS = 1_000_000_000
 INTERVAL_NS = 2_000_000_000
 BEHIND_INTERVAL_NS = 200_000_000
 
 
-class ClientLag:
-    """Of one stream, that began at `started_ns`, between the two ends that the ASGI scope tells."""
+class ClientLag(msgspec.Struct, eq=False, gc=False):
+    """Of one stream."""
 
-    __slots__ = ("_connection", "_diag", "_due_ns", "_last", "max_bytes", "total_ns")
+    _diag: TcpDiag | None = None
+    _connection: Connection | None = None
+    _due_ns: int = 0
+    _last: TcpInfo | None = None
+    max_bytes: int | None = None
+    """The most that was sent by the app and not confirmed by the client's system."""
+    total_ns: int | None = None
 
-    def __init__(self, diag: TcpDiag | None, client: Any, server: Any, started_ns: int = 0) -> None:
-        self.max_bytes: int | None = None
-        """The most that was sent by the app and not confirmed by the client's system."""
-        self.total_ns: int | None = None
-        self._diag = diag
-        self._due_ns = started_ns + FIRST_NS
-        self._last: TcpInfo | None = None
-        self._connection: Connection | None = None
-        if diag is not None:
-            with contextlib.suppress(ValueError):
-                self._connection = Connection(client, server)
+    @classmethod
+    def of(cls, diag: TcpDiag | None, client: Any, server: Any, started_ns: int = 0) -> ClientLag:
+        """Of a stream that began at `started_ns`, between the ends that the ASGI scope tells."""
+        connection = None if diag is None else connection_between(client, server)
+        return cls(diag, connection, started_ns + FIRST_NS)
 
     def look(self, now_ns: int) -> None:
         """Ask, if it is time to; never raises."""
@@ -73,5 +74,5 @@ def _waits(info: TcpInfo) -> bool:
     return info.unsent_bytes >= info.segment_bytes
 
 
-NOT_ASKED = ClientLag(None, None, None)
+NOT_ASKED = ClientLag()
 """Of a stream that cannot be asked about, or has not been yet."""

@@ -15,6 +15,7 @@ from streamtrace.core.summary import Labels, TraceIds
 from streamtrace.dialects.base import Dialect
 from streamtrace.logs import WARNINGS
 from streamtrace.observe.delivery import ObservedDelivery
+from streamtrace.observe.route import route_template
 
 MAX_LABEL_CHARS = 200
 MAX_TAGS = 20
@@ -77,6 +78,11 @@ class Exchange:
             return True
         same_client = self.client is not None and scope.get("client") == self.client
         return same_client and bool(headers) and list(headers) == list(self.headers or ())
+
+    def route(self, outermost: Any) -> str:
+        """The template of the route that serves it, in the app that it went to last, or in the
+        outermost one."""
+        return route_template(self.scope, self.path, self.root_path, self.app or outermost)
 
     def gone_ns(self, at_ns: int) -> int | None:
         """When the client had left by then, from the start; `None` if it had not."""

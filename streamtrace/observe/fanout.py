@@ -50,9 +50,8 @@ class Fanout:
             if sink.content is not None:
                 _check_mode(sink.content, f"content of sink {sink.name}")
             sink.track(self.sinks)
-        self._defaults = [
-            default or content_from_env(environ, sink.name) or "off" for sink in self.sinks
-        ]
+        defaults = [default or content_from_env(environ, sink.name) or "off" for sink in self.sinks]
+        self._modes = {rule: self._under(rule, defaults) for rule in (None, *CONTENT_MODES)}
         self._listeners = [
             index for index, sink in enumerate(self.sinks) if type(sink).event is not Sink.event
         ]
@@ -68,9 +67,13 @@ class Fanout:
         Its own setting, else the rule for the route, else the rule for all, else the environment.
         A rule for the route is also the most that any sink may see there.
         """
-        rule = self._routes.get(route)
+        return self._modes[self._routes.get(route)]
+
+    def _under(
+        self, rule: ContentMode | None, defaults: Sequence[ContentMode]
+    ) -> tuple[ContentMode, ...]:
         modes = []
-        for sink, default in zip(self.sinks, self._defaults, strict=True):
+        for sink, default in zip(self.sinks, defaults, strict=True):
             told = [mode for mode in (sink.content, rule) if mode is not None]
             modes.append(min(told, key=CONTENT_MODES.index) if told else default)
         return tuple(modes)

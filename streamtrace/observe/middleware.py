@@ -37,7 +37,6 @@ from streamtrace.observe.lifespan import run_lifespan
 from streamtrace.observe.messages import ended_by, http_opening, websocket_opening
 from streamtrace.observe.path import HttpPath, timed
 from streamtrace.observe.pump import InlinePump, Pumps
-from streamtrace.observe.route import route_template
 from streamtrace.observe.shutdown import close_at_exit, flush_sinks, open_middlewares
 from streamtrace.observe.stream import ActiveStream, Opening, Settings, Stream
 from streamtrace.observe.tap import MAX_TAP_BYTES, MAX_TOTAL_BYTES
@@ -124,6 +123,7 @@ class StreamTraceMiddleware:
         self.flush_timeout_s = flush_timeout_s
         self._fanout = Fanout(sinks, content, redactor, os.environ)
         self._settings = Settings(
+            app=app,
             fanout=self._fanout,
             dialects=(*dialects, *BUILT_IN),
             hint=None if dialect is None else _meant(dialect, own),
@@ -145,7 +145,9 @@ class StreamTraceMiddleware:
         self._exclude = frozenset(exclude)
         self._pumps = Pumps(max_total_bytes, listens=self._fanout.listens)
         self._active: dict[int, Stream] = {}
-        self._forgotten = self._forget  # one for all streams
+        # One for all requests, since each would be an object per request.
+        self._open_http = partial(self._open, opening_of=http_opening)
+        self._forgotten = self._forget
         if pricing is not None:
             pricing.load()
         close_at_exit(self)
@@ -157,13 +159,7 @@ class StreamTraceMiddleware:
             return
         # Here, and not in a method: each coroutine more is one more to go through at each chunk.
         exchange = self._exchange(scope)
-        path = HttpPath(
-            exchange,
-            partial(self._open, exchange, scope, http_opening),
-            receive,
-            send,
-            self._max_request_bytes,
-        )
+        path = HttpPath(exchange, self._open_http, receive, send, self._max_request_bytes)
         outer = _enter(exchange)
         try:
             await self.app(scope, path.receive, path.sender())
@@ -244,7 +240,7 @@ class StreamTraceMiddleware:
             kind = message.get("type")
             if stream is None or kind not in ("websocket.send", "websocket.close"):
                 if kind == "websocket.accept":
-                    stream = self._open(exchange, scope, websocket_opening, message)
+                    stream = self._open(exchange, message, websocket_opening)
                 await send(message)
                 return
             at_ns = _clock()
@@ -278,9 +274,8 @@ class StreamTraceMiddleware:
     def _open(
         self,
         exchange: Exchange,
-        scope: Scope,
-        opening_of: Callable[[Message, tuple[str, ...]], tuple[Head, bool] | None],
         message: Message,
+        opening_of: Callable[[Message, tuple[str, ...]], tuple[Head, bool] | None],
     ) -> Stream | None:
         """The stream to observe, or `None` where the response is none, or is not wanted."""
         try:
@@ -288,21 +283,17 @@ class StreamTraceMiddleware:
             if opened is None:
                 return None
             head, parse = opened
-
-            def route() -> str:
-                app = exchange.app or self.app
-                return route_template(scope, exchange.path, exchange.root_path, app)
-
-            if (self._include is not None or self._exclude) and not self._wanted(route()):
+            if (self._include is not None or self._exclude) and not self._wanted(
+                exchange.route(self.app)
+            ):
                 return None
             stream = Stream(
                 exchange,
                 Opening(
                     head=head,
-                    method=scope.get("method"),
+                    method=exchange.scope.get("method"),
                     parse=parse,
                     trace=exchange.delivery.trace_ids(),
-                    route=route,
                 ),
                 self._settings,
                 self._pumps.current(),

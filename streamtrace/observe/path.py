@@ -34,7 +34,7 @@ class HttpPath:
     def __init__(
         self,
         exchange: Exchange,
-        open_stream: Callable[[Message], Stream | None],
+        open_stream: Callable[[Exchange, Message], Stream | None],
         receive: Receive,
         send: Send,
         max_request_bytes: int,
@@ -44,7 +44,8 @@ class HttpPath:
         self.tap: Tap = SHUT
         """That of the stream, until its final body."""
         self._exchange = exchange
-        self._open: Callable[[Message], Stream | None] | None = open_stream  # until it is decided
+        self._open: Callable[[Exchange, Message], Stream | None] | None  # until it is decided
+        self._open = open_stream
         self._receive = receive
         self._send = send
         self._max_request_bytes = max_request_bytes
@@ -77,7 +78,7 @@ class HttpPath:
             return
         if self._open is not None and kind == "http.response.start":
             opening, self._open = self._open, None
-            self.stream = opening(message)
+            self.stream = opening(self._exchange, message)
             if self.stream is not None:
                 self.tap = self.stream.tap
         await self._send(message)

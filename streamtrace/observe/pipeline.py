@@ -73,7 +73,9 @@ class Pipeline:
         max_frame_bytes: int = MAX_FRAME_BYTES,
         listener: Listener | None = None,
     ) -> None:
-        self.machine = RunMachine(policy=policy, turns=head.transport == "websocket")
+        self.machine = RunMachine(
+            policy=policy or ContentPolicy(), turns=head.transport == "websocket"
+        )
         self.frames = 0
         self.body_bytes = 0
         self.lost_chunks = 0

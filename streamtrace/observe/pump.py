@@ -8,6 +8,8 @@ Rules that hold here:
   the streams that waited. What comes to a stream meanwhile waits for the next round, or there would
   be a round for each chunk as soon as the streams are many. A stream that ended, or of which much
   came, waits for no round.
+* A new stream has a round of its own, soon: at its first look its objects are made. Made for all
+  that began within a second, they would be so many that the garbage collector ran each time.
 * It works at most SLICE_NS at a time, then lets everything else run; streams take turns. Where the
   taps fill up all the same, since the app never waits, it takes a share of the time that grows with
   what they hold, so that they do not overflow.
@@ -25,6 +27,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from contextvars import Context
+from functools import partial
 from typing import Protocol
 
 from streamtrace.observe.tap import Budget
@@ -35,6 +38,8 @@ MAX_SLICE_NS = 10_000_000
 """The most, however full the taps are."""
 INTERVAL_S = 1.0
 """How long chunks may wait: what a piece of work costs by itself is then shared by several."""
+NEW_INTERVAL_S = 0.05
+"""The same, of a stream that was not looked at yet."""
 LISTENED_INTERVAL_S = 0.25
 """The same, where sinks are told of each event."""
 LINGER_S = 1.0
@@ -48,6 +53,17 @@ class Worker(Protocol):
 
     def work(self, deadline_ns: int) -> bool:
         """Work until the deadline (monotonic clock); true if something is left. Never raises."""
+
+
+class _Round:
+    """Workers that wait for the same moment."""
+
+    __slots__ = ("interval_s", "is_called", "workers")
+
+    def __init__(self, interval_s: float) -> None:
+        self.interval_s = interval_s
+        self.is_called = False
+        self.workers: OrderedDict[Worker, None] = OrderedDict()
 
 
 class Pump:
@@ -64,25 +80,26 @@ class Pump:
         self.tcp_diag: TcpDiag | None = TcpDiag()
         self._loop = loop
         self._clock = clock
-        self._interval_s = interval_s
         self._context = Context()
-        self._waiting: OrderedDict[Worker, None] = OrderedDict()  # for the next round
-        self._ready: OrderedDict[Worker, None] = OrderedDict()  # in this one
-        self._armed = False
+        self._rounds = (_Round(interval_s), _Round(NEW_INTERVAL_S))  # the second: of the new
+        self._ready: OrderedDict[Worker, None] = OrderedDict()  # in this round
         self._soon = False
         self._left_ns: int | None = None  # when the last slice ended, if this one goes on with it
 
-    def add(self, worker: Worker, *, soon: bool = False) -> None:
-        """There is work; `soon` where nothing more is going to come."""
+    def add(self, worker: Worker, *, soon: bool = False, new: bool = False) -> None:
+        """There is work: `soon` where nothing more is going to come, `new` of one not begun yet."""
         if soon:
-            self._waiting.pop(worker, None)
+            for one in self._rounds:
+                one.workers.pop(worker, None)
             self._ready[worker] = None
             if not self._soon:
                 self._soon = self._call_soon()
         elif worker not in self._ready:
-            self._waiting[worker] = None
-            if not self._armed:
-                self._armed = self._call_later(self._interval_s, self._round) is not None
+            one = self._rounds[new]
+            one.workers[worker] = None
+            if not one.is_called:
+                called = self._call_later(one.interval_s, partial(self._begin, one))
+                one.is_called = called is not None
 
     def later(self, callback: Callable[[], None]) -> asyncio.TimerHandle | None:
         """Call back after LINGER_S; `None` where nobody can."""
@@ -90,20 +107,24 @@ class Pump:
 
     def drain(self) -> None:
         """Work off everything now, however long it takes."""
-        self._begin_round()
+        self._take_all()
         while self._ready:
             _work_off(self._next())
-            self._begin_round()
+            self._take_all()
 
-    def _round(self) -> None:
-        self._armed = False
-        self._begin_round()
-        if not self._soon:  # else the last round still goes on, and this one with it
+    def _take_all(self) -> None:
+        for one in self._rounds:
+            self._take(one)
+
+    def _take(self, one: _Round) -> None:
+        self._ready.update(one.workers)
+        one.workers.clear()
+
+    def _begin(self, one: _Round) -> None:
+        one.is_called = False
+        self._take(one)
+        if not self._soon:  # else another round still goes on, and this one with it
             self._tick()
-
-    def _begin_round(self) -> None:
-        self._ready.update(self._waiting)
-        self._waiting.clear()
 
     def _tick(self) -> None:
         self._soon = False
@@ -157,7 +178,7 @@ class InlinePump:
         self.budget = budget
         self.tcp_diag: TcpDiag | None = None  # asking takes longer than a client should wait for it
 
-    def add(self, worker: Worker, *, soon: bool = False) -> None:
+    def add(self, worker: Worker, *, soon: bool = False, new: bool = False) -> None:
         """Do the work now."""
         _work_off(worker)
 

@@ -35,7 +35,6 @@ from streamtrace.observe.fanout import Fanout
 from streamtrace.observe.notes import Alike, Entries, Gap
 from streamtrace.observe.pipeline import Pipeline
 from streamtrace.observe.pump import InlinePump, Pump
-from streamtrace.observe.route import UNMATCHED
 from streamtrace.observe.tap import Tap
 
 PIECE_BYTES = 16 * 1024
@@ -49,13 +48,12 @@ class Opening(msgspec.Struct, kw_only=True, gc=False):
     method: str | None
     parse: bool
     trace: TraceIds
-    route: Callable[[], str] | None
-    """Until the sinks were told of it: it holds the scope."""
 
 
 class Settings(msgspec.Struct, kw_only=True):
     """What all streams of one middleware share."""
 
+    app: Any
     fanout: Fanout
     dialects: tuple[Dialect, ...]
     hint: Dialect | None
@@ -134,7 +132,7 @@ class Stream:
         self._policy = ContentPolicy()
         self._request = RequestFacts()
         self._lag = NOT_ASKED
-        pump.add(self)
+        pump.add(self, new=True)
 
     def belongs_to(self, pump: Pump | InlinePump) -> bool:
         """Whether the stream lives on that pump's loop."""
@@ -190,10 +188,7 @@ class Stream:
         )
 
     def _route(self) -> str:
-        asks = self._opening.route
-        if asks is not None:
-            return asks()
-        return UNMATCHED if self._info is None else self._info.route
+        return self._exchange.route(self._settings.app) if self._info is None else self._info.route
 
     def work(self, deadline_ns: int) -> bool:
         """Decode until the deadline; true if something is left. Never raises."""
@@ -210,7 +205,7 @@ class Stream:
             self._decode_ns += time.perf_counter_ns()
 
     def _schedule(self, soon: bool) -> None:
-        self._pump.add(self, soon=soon)
+        self._pump.add(self, soon=soon, new=self._pipeline is None)
 
     def _work(self, deadline_ns: int) -> bool:
         if self._exchange is _DONE:  # its record is made, and something failed behind that
@@ -268,14 +263,13 @@ class Stream:
     def _start(self) -> None:
         """Tell the sinks, before anything is decoded."""
         settings, opening, exchange = self._settings, self._opening, self._exchange
-        self._lag = ClientLag(
+        self._lag = ClientLag.of(
             self._pump.tcp_diag,
             exchange.client,
             exchange.scope.get("server"),
             exchange.started_ns,
         )
         route = self._route()
-        opening.route = None
         self._modes = settings.fanout.modes(route)
         self._policy = settings.fanout.policy(self._modes, settings.max_content_bytes)
         self._info = StreamInfo(
@@ -378,12 +372,12 @@ class Stream:
             "client_lag_ns": self._lag.total_ns,
             "client_lag_bytes": self._lag.max_bytes,
             **_delivered(self._exchange.delivery),
-            "decode_ns": self._decode_ns + time.perf_counter_ns(),  # still at work
             "request": self._request,
         }
 
     def _tell(self, summary: RunSummary) -> None:
         assert self._info is not None
+        summary.decode_ns = self._decode_ns + time.perf_counter_ns()  # still at work
         settings, info, delivery = self._settings, self._info, self._exchange.delivery
         self._done()
         settings.fanout.end(info, summary, self._modes)

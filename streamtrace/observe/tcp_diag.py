@@ -21,7 +21,9 @@ import socket
 import struct
 import weakref
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NewType
+
+import msgspec
 
 _AF_NETLINK: int | None = getattr(socket, "AF_NETLINK", None)
 _NETLINK_SOCK_DIAG = 4
@@ -63,7 +65,7 @@ def _asking(family: int) -> bytes:
 _ASKING = {family: _asking(family) for family in (socket.AF_INET, socket.AF_INET6)}
 
 
-class TcpInfo(NamedTuple):
+class TcpInfo(msgspec.Struct, frozen=True, gc=False):
     """One connection, now. The times add up from its start; both count only while data waits."""
 
     unacknowledged_bytes: int
@@ -78,21 +80,22 @@ class TcpInfo(NamedTuple):
     """How long the client's system took no more, since its app did not read."""
 
 
-class Connection:
-    """A connection to ask about. Raises ValueError for ends that are none."""
+Connection = NewType("Connection", bytearray)
+"""The question about a connection, as the kernel is asked; once answered, with its cookie."""
 
-    __slots__ = ("request",)
 
-    def __init__(self, client: Any, server: Any) -> None:
-        try:
-            host, port = client
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            remote = socket.inet_pton(family, host)
-            local = _local_address(family, server[0], host)
-            ends = _ENDS.pack(int(server[1]), int(port), local, remote)
-        except (OSError, TypeError, LookupError, ValueError, struct.error) as error:
-            raise ValueError(f"not the ends of a TCP connection: {client}, {server}") from error
-        self.request = bytearray(_ASKING[family] + ends + _ANY_INTERFACE + _NO_COOKIE)
+def connection_between(client: Any, server: Any) -> Connection | None:
+    """The connection of these ends, as the ASGI scope tells them; `None` where they are none."""
+    try:
+        host, port = client
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        remote = socket.inet_pton(family, host)
+        local = _local_address(family, server[0], host)
+        ends = _ENDS.pack(int(server[1]), int(port), local, remote)
+    except (OSError, TypeError, LookupError, ValueError, struct.error):
+        return None
+    asking = _ASKING[family] + ends + _ANY_INTERFACE + _NO_COOKIE
+    return Connection(bytearray(asking))
 
 
 def _local_address(family: int, told: Any, client: str) -> bytes:
@@ -124,20 +127,20 @@ class TcpDiag:
         kernel = self._kernel()
         if kernel is None:
             return None
-        asked, answer = connection.request, self._answer
+        answer = self._answer
         number = self._number = (self._number + 1) & 0xFFFFFFFF
-        _NUMBER.pack_into(asked, _NUMBER_AT, number)
+        _NUMBER.pack_into(connection, _NUMBER_AT, number)
         try:
-            kernel.send(asked)
+            kernel.send(connection)
             size = kernel.recv_into(answer)
             while _NUMBER.unpack_from(answer, _NUMBER_AT)[0] != number:  # another was given up
                 size = kernel.recv_into(answer)
         except OSError:
             return None
         ends = slice(_ANSWERED_ENDS_AT, _ANSWERED_ENDS_AT + _ENDS.size)
-        if size < _ATTRIBUTES_AT or answer[ends] != asked[_ENDS_AT : _ENDS_AT + _ENDS.size]:
+        if size < _ATTRIBUTES_AT or answer[ends] != connection[_ENDS_AT : _ENDS_AT + _ENDS.size]:
             return None  # an error; or, where the connection is gone, the socket that listens
-        asked[_COOKIE_AT:] = answer[_ANSWERED_COOKIE_AT : _ANSWERED_COOKIE_AT + _COOKIE_BYTES]
+        connection[_COOKIE_AT:] = answer[_ANSWERED_COOKIE_AT : _ANSWERED_COOKIE_AT + _COOKIE_BYTES]
         at = _ATTRIBUTES_AT
         while at + _ATTRIBUTE.size <= size:
             length, kind = _ATTRIBUTE.unpack_from(answer, at)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, Unpack
 
@@ -50,7 +51,7 @@ class JsonLinesSink(QueuedSink):
             self._path, self._file = None, sys.stdout.buffer
         self._cut = False  # the file ends in half a line
 
-    def export(self, batch: list[RunSummary]) -> dict[str, int]:
+    def export(self, batch: Sequence[RunSummary]) -> dict[str, int]:
         """Append the batch. Lines that did not fit on the disk count as `export_error`."""
         lines = b"".join(summary.to_json() + b"\n" for summary in batch)
         if self._file is not None:

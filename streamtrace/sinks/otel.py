@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
 from streamtrace.core.errors import ConfigError, MissingExtra
@@ -91,7 +92,7 @@ class OTelSink(QueuedSink):
             )
         self._writer = self._otel.SpanWriter(provider, exporter)
 
-    def export(self, batch: list[RunSummary]) -> dict[str, int]:
+    def export(self, batch: Sequence[RunSummary]) -> dict[str, int]:
         """Make spans of the runs and export them."""
         return self._writer.write(self.in_turn(batch))
 

@@ -84,9 +84,9 @@ class SpanWriter:
         """What was dropped, by reason."""
         way: Way = self._straight or SdkSpans(self._tracer(), self._exporter)
         dropped: Counter[str] = Counter()
-        for request in packed(_made(way, batch, dropped), way.max_spans, way.max_bytes):
-            if not _send(way, [span for spans in request for span in spans]):
-                dropped["export_error"] += len(request)
+        for spans, runs in packed(_made(way, batch, dropped), way.max_spans, way.max_bytes):
+            if not _send(way, spans):
+                dropped["export_error"] += runs
         return dropped
 
     def shutdown(self) -> None:

@@ -125,19 +125,20 @@ def encode_span(
 
 def packed(
     runs: Iterable[tuple[list[_T], int]], max_spans: int, max_bytes: int
-) -> Iterator[list[list[_T]]]:
-    """Whole runs, given as their spans and their size in bytes, as many as fit into a request."""
-    request: list[list[_T]] = []
-    spans = size = 0
-    for run, run_size in runs:
-        if request and (spans + len(run) > max_spans or size + run_size > max_bytes):
-            yield request
-            request, spans, size = [], 0, 0
-        request.append(run)
-        spans += len(run)
-        size += run_size
-    if request:
-        yield request
+) -> Iterator[tuple[list[_T], int]]:
+    """Whole runs, given as their spans and their size in bytes, as many as fit into a request:
+    their spans, and how many runs these are."""
+    request: list[_T] = []
+    count = size = 0
+    for spans, run_bytes in runs:
+        if count and (len(request) + len(spans) > max_spans or size + run_bytes > max_bytes):
+            yield request, count
+            request, count, size = [], 0, 0
+        request += spans
+        count += 1
+        size += run_bytes
+    if count:
+        yield request, count
 
 
 def about_bytes(attributes: Mapping[str, Any]) -> int:

@@ -7,6 +7,8 @@ Rules that hold here:
   a forked child starts its own and does not export what the parent had queued.
 * Where the system gives no thread (Python 3.12 gives none while the interpreter exits), whoever
   flushes or closes does the work of the worker.
+* Runs wait as bytes and are made again one by one: objects that wait would be counted by the
+  garbage collector, and all streams wait while it works.
 * Whole runs are queued, exported and dropped, so no trace loses its parent:
   accepted == exported + sum(dropped) + queued, whenever `stats` is asked.
 * No call waits longer than it was told to, even if the exporter hangs for ever; but where there is
@@ -24,8 +26,8 @@ import time
 import weakref
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterator, Mapping
-from typing import TypedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypedDict, overload
 
 import msgspec
 
@@ -41,11 +43,46 @@ BATCH_RUNS = 256
 INTERVAL_S = 1.0
 
 _MOMENT_S = 0.0002
-_HOLD_NS = 300_000
-"""How long a worker computes between two moments for the event loop. Each costs 20 µs of CPU: two
-threads change places, and the system is asked for it."""
+_HOLD_NS = 75_000
+"""How long a worker computes between two moments for the event loop."""
+_BUSY_NS = 1_000_000
+_BUSY_HOLD_NS = 300_000
+"""The same where a moment took longer than _BUSY_NS: the loop is busy itself, its streams wait for
+each other, and a moment costs 20 µs of CPU, since two threads change places."""
 _RECORD_BYTES = 2048
 _PART_BYTES = 512
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(RunSummary).decode
+_Packed = bytes | RunSummary
+
+
+class Batch(Sequence[RunSummary]):
+    """Runs as they waited. Each is made when it is asked for, and again when it is asked for again.
+
+    What is done with one at a time needs no more room than for one; `list(batch)` is all of them.
+    """
+
+    def __init__(self, packed: Sequence[_Packed]) -> None:
+        self._packed = packed
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self._packed)
+
+    def __iter__(self) -> Iterator[RunSummary]:
+        """One after the other."""
+        return map(_unpacked, self._packed)
+
+    @overload
+    def __getitem__(self, index: int) -> RunSummary: ...
+    @overload
+    def __getitem__(self, index: slice) -> Batch: ...
+    def __getitem__(self, index: int | slice) -> RunSummary | Batch:
+        """One, or some."""
+        if isinstance(index, slice):
+            return Batch(self._packed[index])
+        return _unpacked(self._packed[index])
 
 
 class QueueOptions(TypedDict, total=False):
@@ -89,7 +126,7 @@ class QueuedSink(Sink):
         self._changed = threading.Condition()  # a fork may leave the old one locked
         self._worker: threading.Thread | None = None
         self._is_open = False  # known to the worker only
-        self._queue: deque[tuple[RunSummary, int]] = deque()
+        self._queue: deque[_Packed] = deque()
         self._unsettled_bytes = 0  # queued or in the exporter's hands
         self._queued = self._settled = 0  # runs that entered the queue; of these: exported, dropped
         self._accepted = self._exported = 0
@@ -107,7 +144,7 @@ class QueuedSink(Sink):
         After an exception the batch counts as `export_error`, and the next batch tries again.
         """
 
-    def export(self, batch: list[RunSummary]) -> dict[str, int] | None:
+    def export(self, batch: Sequence[RunSummary]) -> dict[str, int] | None:
         """Write the batch; may block. An exception drops all of it, with reason `export_error`.
 
         Returns how many runs were dropped, by reason; the others count as exported. `None` or an
@@ -128,12 +165,13 @@ class QueuedSink(Sink):
 
     def end(self, info: StreamInfo, summary: RunSummary) -> None:
         """Queue the run, or drop it and count why."""
-        size = record_bytes(summary)
+        packed = _packed(summary)
+        size = _size(packed)
         with self._changed:
             self._accepted += 1
             reason = self._refusal(size)
             if reason is None:
-                self._queue.append((summary, size))
+                self._queue.append(packed)
                 self._queued += 1
                 self._unsettled_bytes += size
                 if self._has_worker() and len(self._queue) in (1, self._batch_runs):
@@ -232,14 +270,14 @@ class QueuedSink(Sink):
 
     def _work(self) -> None:
         while taken := self._take():
-            self._settle(taken, self._export_batch([summary for summary, _ in taken]))
+            self._settle(taken, self._export_batch(Batch(taken)))
             del taken  # not held while waiting for the next
         self._give_back()
 
     def _work_here(self, deadline: float) -> None:
         """Be the worker on this thread, until nothing is queued or the time is over."""
         while self._queue and time.monotonic() < deadline and (taken := self._take()):
-            self._settle(taken, self._export_batch([summary for summary, _ in taken]))
+            self._settle(taken, self._export_batch(Batch(taken)))
         with self._changed:
             is_over = self._is_over(threading.current_thread())
             if not is_over:
@@ -247,21 +285,23 @@ class QueuedSink(Sink):
         if is_over:
             self._give_back()
 
-    def in_turn(self, batch: list[RunSummary]) -> Iterator[RunSummary]:
+    def in_turn(self, batch: Iterable[RunSummary]) -> Iterator[RunSummary]:
         """The runs of a batch, now and then with a moment between for the event loop.
 
         Who computes holds the interpreter's lock, and who wants it waits 5 ms for it: streams would
         be late by that. Nobody who flushes or closes waits for these moments.
         """
-        began_ns = time.perf_counter_ns()
+        began_ns, hold_ns = time.perf_counter_ns(), _HOLD_NS
         for run in batch:
-            if time.perf_counter_ns() - began_ns > _HOLD_NS:
+            now_ns = time.perf_counter_ns()
+            if now_ns - began_ns > hold_ns:
                 if not self._flushing and not self._closed:
                     time.sleep(_MOMENT_S)
                 began_ns = time.perf_counter_ns()
+                hold_ns = _HOLD_NS if began_ns - now_ns < _BUSY_NS else _BUSY_HOLD_NS
             yield run
 
-    def _export_batch(self, batch: list[RunSummary]) -> dict[str, int]:
+    def _export_batch(self, batch: Batch) -> dict[str, int]:
         """What was dropped of the batch, by reason."""
         began_ns = time.monotonic_ns()
         why = "an error of the exporter"
@@ -302,7 +342,7 @@ class QueuedSink(Sink):
                 f"sink {self.name}: closing failed with {type(error).__name__}",
             )
 
-    def _take(self) -> list[tuple[RunSummary, int]]:
+    def _take(self) -> list[_Packed]:
         """The next batch, when it is full or has waited; empty when the sink is closed."""
         me = threading.current_thread()
         with self._changed:
@@ -320,7 +360,7 @@ class QueuedSink(Sink):
                 return []
             return [self._queue.popleft() for _ in range(min(self._batch_runs, len(self._queue)))]
 
-    def _settle(self, taken: list[tuple[RunSummary, int]], dropped: dict[str, int]) -> None:
+    def _settle(self, taken: list[_Packed], dropped: dict[str, int]) -> None:
         me = threading.current_thread()
         with self._changed:
             if self._is_over(me):  # closed meanwhile: `close` counted these
@@ -329,7 +369,7 @@ class QueuedSink(Sink):
                 self._drop(reason, runs)
             self._exported += len(taken) - sum(dropped.values())
             self._settled += len(taken)
-            self._unsettled_bytes -= sum(size for _, size in taken)
+            self._unsettled_bytes -= sum(map(_size, taken))
             self._changed.notify_all()
 
     def _is_over(self, worker: threading.Thread) -> bool:
@@ -354,8 +394,25 @@ def _at_most(runs: int, dropped: Mapping[str, int]) -> dict[str, int]:
     return counted
 
 
+def _packed(summary: RunSummary) -> _Packed:
+    """As it waits. What has no bytes (half an emoji, an integer of more than 64 bits) waits as it
+    is."""
+    try:
+        return _pack(summary)
+    except (ValueError, OverflowError, TypeError):
+        return summary
+
+
+def _unpacked(packed: _Packed) -> RunSummary:
+    return _unpack(packed) if isinstance(packed, bytes) else packed
+
+
+def _size(packed: _Packed) -> int:
+    return sys.getsizeof(packed) if isinstance(packed, bytes) else record_bytes(packed)
+
+
 def record_bytes(summary: RunSummary) -> int:
-    """About how much memory a queued run holds: its parts, and its captured texts."""
+    """About how much memory a run holds: its parts, and its captured texts."""
     parts = len(summary.generations) + len(summary.tool_calls) + len(summary.steps)
     contents: list[Content] = [summary.request.input]
     for generation in summary.generations:

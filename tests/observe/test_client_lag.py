@@ -37,7 +37,7 @@ class Kernel(TcpDiag):
 
 
 def lag_of(*answers: TcpInfo | None) -> ClientLag:
-    lag = ClientLag(Kernel(*answers), CLIENT, SERVER, 0)
+    lag = ClientLag.of(Kernel(*answers), CLIENT, SERVER, 0)
     for number in range(len(answers)):
         lag.ask(number * S)
     return lag
@@ -86,7 +86,7 @@ def test_what_was_seen_stays_when_the_client_has_left() -> None:
 
 def test_a_connection_that_is_not_there_is_asked_about_once() -> None:
     kernel = Kernel(None)
-    lag = ClientLag(kernel, CLIENT, SERVER)
+    lag = ClientLag.of(kernel, CLIENT, SERVER)
     for at_s in range(5):
         lag.look(at_s * 3 * S)
     assert kernel.asked == 1
@@ -98,7 +98,7 @@ def test_a_connection_that_is_not_there_is_asked_about_once() -> None:
 )
 def test_it_is_asked_more_often_while_something_waits(unsent: int, interval_ns: int) -> None:
     kernel = Kernel(*(told(unsent, unsent, 0, 0) for _ in range(3)))
-    lag = ClientLag(kernel, CLIENT, SERVER, 5)
+    lag = ClientLag.of(kernel, CLIENT, SERVER, 5)
     first = 5 + FIRST_NS
     second = first + interval_ns
     for at_ns, asked in ((first - 1, 0), (first, 1), (second - 1, 1), (second, 2)):
@@ -111,7 +111,7 @@ def test_it_is_asked_more_often_while_something_waits(unsent: int, interval_ns: 
 @pytest.mark.parametrize("client", [None, ("testclient", 50000), ("/run/socket", 0)])
 def test_what_is_no_connection_is_not_asked_about(client: object) -> None:
     kernel = Kernel()
-    lag = ClientLag(kernel, client, SERVER)
+    lag = ClientLag.of(kernel, client, SERVER)
     lag.look(0)
     lag.ask(S)
     assert kernel.asked == 0

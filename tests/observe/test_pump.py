@@ -12,7 +12,15 @@ import pytest
 from support.asgi import Server, body, http_scope, settle, start, until
 
 from streamtrace import StreamTraceMiddleware, annotate
-from streamtrace.observe.pump import MAX_SLICE_NS, SLICE_NS, InlinePump, Pump, Pumps
+from streamtrace.observe.pump import (
+    LISTENED_INTERVAL_S,
+    MAX_SLICE_NS,
+    NEW_INTERVAL_S,
+    SLICE_NS,
+    InlinePump,
+    Pump,
+    Pumps,
+)
 from streamtrace.observe.tap import Budget
 from streamtrace.testing import RecordingSink
 
@@ -48,7 +56,7 @@ async def test_a_slice_ends_at_its_limit_and_streams_take_turns() -> None:
     one, two = (Worker(clock, 10, SLICE_NS // 2, log) for _ in range(2))
     for worker in (one, two):
         pump.add(worker)
-    pump._begin_round()
+    pump._take_all()
     slices = []
     while one.pieces or two.pieces:
         before = clock.now_ns
@@ -112,14 +120,14 @@ async def test_who_comes_while_a_round_is_under_way_waits_for_the_next() -> None
     pump = Pump(loop, Budget(), clock)
     early, late, ended = (Worker(clock, 1, SLICE_NS, log) for _ in range(3))
     pump.add(early)
-    pump._begin_round()
+    pump._take_all()
     pump.add(late)
     pump.add(ended)
     pump.add(ended, soon=True)  # nothing more comes: it waits for no round
     while pump._ready:
         pump._tick()
     assert log == [early, ended]
-    pump._begin_round()
+    pump._take_all()
     pump._tick()
     assert log == [early, ended, late]
 
@@ -146,6 +154,36 @@ async def test_work_is_called_for_once_and_an_idle_pump_is_silent() -> None:
     assert calls[1:] == [0]
     pump._tick()
     assert calls[2:] == []
+
+
+async def test_a_stream_is_first_looked_at_soon_and_then_in_rounds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    delays: list[float] = []
+    call_later = Pump._call_later
+
+    def noted(pump: Pump, delay_s: float, do: Any) -> Any:
+        delays.append(delay_s)
+        return call_later(pump, 0, do)
+
+    monkeypatch.setattr(Pump, "_call_later", noted)
+    sink = RecordingSink()
+    looks: list[list[float]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(start())
+        await until(lambda: bool(sink.started))
+        looks.append(delays.copy())
+        for count in (1, 2):
+            await send(body(TOKEN))
+            await until(lambda count=count: middleware.active()[0].events == count)
+            looks.append(delays.copy())
+        await send(body(more=False))
+
+    middleware = StreamTraceMiddleware(app, sinks=[sink])
+    await Server().run(middleware)
+    new = [NEW_INTERVAL_S]
+    assert looks == [new, 2 * new, [*new, *new, LISTENED_INTERVAL_S]]
 
 
 async def test_a_worker_that_asks_twice_is_called_once() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import IntEnum, StrEnum
 from http import HTTPStatus
-from itertools import pairwise
+from itertools import islice, pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -213,15 +213,17 @@ def test_requests_hold_whole_runs_in_order_and_only_a_single_run_is_too_long(
 ) -> None:
     made = [([number] * spans, size) for number, (spans, size) in enumerate(runs)]
     requests = list(packed(made, max_spans=128, max_bytes=100))
-    assert [run for request in requests for run in request] == [run for run, _ in made]
-    for request in requests:
-        spans = sum(map(len, request))
-        size = sum(made[run[0]][1] for run in request)
-        assert len(request) == 1 or (spans <= 128 and size <= 100)
-    for one, following in pairwise(requests):  # none could hold another
-        spans = sum(map(len, one)) + len(following[0])
-        size = sum(made[run[0]][1] for run in [*one, following[0]])
-        assert spans > 128 or size > 100
+    assert [span for spans, _ in requests for span in spans] == [
+        span for spans, _ in made for span in spans
+    ]
+    rest = iter(made)
+    held = [list(islice(rest, count)) for _, count in requests]
+    for (spans, count), one in zip(requests, held, strict=True):
+        assert len(spans) == sum(len(run) for run, _ in one)
+        assert count == 1 or (len(spans) <= 128 and sum(size for _, size in one) <= 100)
+    for one, following in pairwise(held):  # none could hold another
+        more = [*one, following[0]]
+        assert sum(len(run) for run, _ in more) > 128 or sum(size for _, size in more) > 100
 
 
 def test_a_request_of_nothing_is_valid() -> None:

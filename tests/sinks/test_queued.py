@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import queue
@@ -16,17 +17,24 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from support.summaries import completed_run, content, generation, minimal_run, stream_info
+from support.summaries import (
+    completed_run,
+    content,
+    generation,
+    minimal_run,
+    stream_info,
+    summaries,
+)
 
 from streamtrace import logs
 from streamtrace.core.errors import ConfigError
 from streamtrace.core.sink import SinkStats
-from streamtrace.core.summary import RunSummary
+from streamtrace.core.summary import Labels, RunSummary
 from streamtrace.sinks import queued
-from streamtrace.sinks.queued import QueuedSink, record_bytes
+from streamtrace.sinks.queued import QueuedSink
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 20.0
@@ -245,12 +253,57 @@ def test_the_queue_is_bounded_in_bytes_of_captured_text():
 
 
 @pytest.mark.parametrize("letter", ["a", "ж", "語", "😀"])
-def test_record_bytes_counts_text_at_what_it_costs_in_memory(letter):
-    """A letter outside of Latin-1 takes two or four bytes."""
+def test_a_run_counts_with_the_memory_that_it_takes_while_it_waits(letter):
+    """As UTF-8. Where it waits as it is, a letter outside of Latin-1 takes two or four bytes."""
     text = letter * 100_000
+    size = len(text.encode())
     run = minimal_run(generations=[generation(text=content(text), reasoning=content(""))])
 
-    assert sys.getsizeof(text) <= record_bytes(run) < sys.getsizeof(text) + 10_000
+    assert size <= queued._size(queued._packed(run)) < size + 2_000
+    assert sys.getsizeof(text) <= queued._size(run) < sys.getsizeof(text) + 10_000
+
+
+# --- how runs wait -------------------------------------------------------------------------------
+
+
+@given(summaries(hostile=True))
+def test_a_run_is_exported_as_it_was_told(run):
+    assert queued._unpacked(queued._packed(run)) == run
+
+
+@pytest.mark.parametrize("metadata", [{"half an emoji": "\ud83d"}, {"count": 2**64}])
+def test_a_run_that_has_no_bytes_waits_as_it_is(sink, metadata):
+    run = minimal_run(labels=Labels(metadata=metadata))
+    assert queued._packed(run) is run
+    tell(sink, run)
+    sink.wait_for_export()
+    assert list(sink.batches[0]) == [run]
+
+
+def test_a_batch_is_a_sequence_of_runs_that_are_made_when_they_are_asked_for():
+    runs = [minimal_run(run_id=str(number)) for number in range(5)]
+    batch = queued.Batch([queued._packed(run) for run in runs])
+    assert len(batch) == 5
+    assert [*batch] == [*batch] == runs
+    assert (batch[-1], list(batch[1:3]), runs[2] in batch) == (runs[4], runs[1:3], True)
+    assert batch[0] is not batch[0]
+    with pytest.raises(IndexError):
+        batch[5]
+
+
+def test_runs_that_wait_are_no_objects_for_the_garbage_collector(sink):
+    run = completed_run()
+    tell(sink, run)
+    sink.wait_for_export()  # and stays in it
+    gc.collect()
+    gc.disable()
+    try:
+        before = gc.get_count()[0]
+        tell(sink, *[run] * 100)
+        assert gc.get_count()[0] - before < 20
+    finally:
+        gc.enable()
+    assert sink.stats().queued == 101
 
 
 class Watched(threading.Condition):
@@ -630,19 +683,30 @@ def test_runs_left_at_close_are_warned_of(caplog):
 # --- moments for the event loop ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("flushing", "pauses"), [(0, 7), (1, 0)])
-def test_a_worker_pauses_by_the_time_that_it_computed(
-    monkeypatch: pytest.MonkeyPatch, flushing: int, pauses: int
+@pytest.mark.parametrize(
+    ("moment_ns", "pauses"),
+    [(queued._BUSY_NS - 1, 11), (queued._BUSY_NS, 3)],
+    ids=["to a loop that is idle", "to one that is busy"],
+)
+@pytest.mark.parametrize("flushing", [0, 1])
+def test_a_worker_gives_way_by_the_time_that_it_computed(
+    monkeypatch: pytest.MonkeyPatch, flushing: int, moment_ns: int, pauses: int
 ) -> None:
-    """30 runs of 0.1 ms each, and a pause whenever more than 0.3 ms went by."""
+    """36 runs of 0.03 ms each: after more than 0.075 ms, or 0.3 if the last moment took long."""
     now_ns, slept = [0], []
-    clock = SimpleNamespace(perf_counter_ns=lambda: now_ns[0], sleep=slept.append)
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now_ns[0] += moment_ns
+
     sink = Steered()
     sink._flushing = flushing
-    monkeypatch.setattr(queued, "time", clock)
+    monkeypatch.setattr(
+        queued, "time", SimpleNamespace(perf_counter_ns=lambda: now_ns[0], sleep=sleep)
+    )
     told = []
-    for run in sink.in_turn([minimal_run(run_id=str(number)) for number in range(30)]):
+    for run in sink.in_turn([minimal_run(run_id=str(number)) for number in range(36)]):
         told.append(run.run_id)
-        now_ns[0] += 100_000
-    assert told == [str(number) for number in range(30)]
-    assert slept == [queued._MOMENT_S] * pauses
+        now_ns[0] += 30_000
+    assert told == [str(number) for number in range(36)]
+    assert slept == [queued._MOMENT_S] * (0 if flushing else pauses)

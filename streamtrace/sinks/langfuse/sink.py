@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -104,17 +104,17 @@ class LangfuseSink(QueuedSink):
         if not self._disabled:
             self._pipe = Pipe(self._public_key, self._secret_key, self._base_url, self._timeout_s)
 
-    def export(self, batch: list[RunSummary]) -> dict[str, int]:
+    def export(self, batch: Sequence[RunSummary]) -> dict[str, int]:
         """Send the runs, a few to a request."""
         pipe = self._pipe
         if pipe is None:
             return {"disabled": len(batch)}
         dropped: Counter[str] = Counter()
-        for request in packed(self._made(pipe, batch, dropped), pipe.max_spans, pipe.max_bytes):
-            if not pipe.send([span for spans in request for span in spans]):
+        for spans, runs in packed(self._made(pipe, batch, dropped), pipe.max_spans, pipe.max_bytes):
+            if not pipe.send(spans):
                 answer = pipe.status or "nothing"
                 WARNINGS.warn("langfuse.answer", f"sink langfuse: Langfuse answered {answer}")
-                dropped["export_error"] += len(request)
+                dropped["export_error"] += runs
         return dropped
 
     def release(self) -> None:
@@ -129,7 +129,7 @@ class LangfuseSink(QueuedSink):
         self.release()
 
     def _made(
-        self, pipe: Pipe, batch: list[RunSummary], dropped: Counter[str]
+        self, pipe: Pipe, batch: Sequence[RunSummary], dropped: Counter[str]
     ) -> Iterator[tuple[list[Any], int]]:
         """The spans of each run that is to be sent; the others are counted."""
         for summary in self.in_turn(batch):
