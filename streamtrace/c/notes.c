@@ -125,9 +125,9 @@ flush(Notes *self, int taken)
     return failed;
 }
 
-/* How long the piece of a chunk of this shape is; -1 for any other chunk. */
+/* How long the piece of a chunk of this shape is, and what is in it; -1 for any other chunk. */
 static Py_ssize_t
-piece_size(Notes *self, const char *data, Py_ssize_t size)
+piece_size(Notes *self, const char *data, Py_ssize_t size, int *kinds)
 {
     if (self->before == NULL) {
         return -1;
@@ -139,7 +139,8 @@ piece_size(Notes *self, const char *data, Py_ssize_t size)
         || memcmp(data + size - back, PyBytes_AS_STRING(self->behind), back) != 0) {
         return -1;
     }
-    return kinds_of(data + front, inside) & UNSAFE ? -1 : inside;
+    *kinds = kinds_of(data + front, inside);
+    return *kinds & UNSAFE ? -1 : inside;
 }
 
 /* A shape that this chunk and the one before have in common, up to the quotes around what differs.
@@ -207,7 +208,7 @@ with_room(void *array, Py_ssize_t *room, Py_ssize_t need, Py_ssize_t item_size, 
 }
 
 static int
-append_piece(Notes *self, int64_t at_ns, const char *piece, Py_ssize_t size)
+append_piece(Notes *self, int64_t at_ns, const char *piece, Py_ssize_t size, int kinds)
 {
     int64_t *times = with_room(self->times, &self->times_room, self->count + 1, sizeof *times, 8);
     if (times == NULL) {
@@ -223,7 +224,7 @@ append_piece(Notes *self, int64_t at_ns, const char *piece, Py_ssize_t size)
     memcpy(pieces + self->pieces_size, piece, size);
     pieces[self->pieces_size + size] = '\n';
     self->pieces_size += size + 1;
-    self->is_ascii &= !(kinds_of(piece, size) & WIDE);
+    self->is_ascii &= !(kinds & WIDE);
     return 0;
 }
 
@@ -253,12 +254,13 @@ st_note_chunk(Notes *self, PyObject *body, int64_t *at_ns)
 {
     const char *data = PyBytes_AS_STRING(body);
     Py_ssize_t size = PyBytes_GET_SIZE(body);
-    Py_ssize_t piece = piece_size(self, data, size);
+    int kinds = 0;
+    Py_ssize_t piece = piece_size(self, data, size, &kinds);
     if (piece < 0 && self->tries < MAX_TRIES && size <= MAX_SHAPE_BYTES) {
         if (guess(self, body) < 0) {
             return -1;
         }
-        piece = piece_size(self, data, size);
+        piece = piece_size(self, data, size, &kinds);
     }
     Py_ssize_t need = piece < 0 ? size + ENTRY_BYTES : 2 * piece + PIECE_BYTES;
     int has = has_room(self, need);
@@ -271,7 +273,7 @@ st_note_chunk(Notes *self, PyObject *body, int64_t *at_ns)
         failed = flush(self, 0) < 0 ? -1 : append(self, *at_ns, body);
     }
     else {
-        failed = append_piece(self, *at_ns, data + PyBytes_GET_SIZE(self->before), piece);
+        failed = append_piece(self, *at_ns, data + PyBytes_GET_SIZE(self->before), piece, kinds);
         Py_CLEAR(self->last);
     }
     if (failed) {

@@ -71,9 +71,9 @@ Sending_clear(Sending *self)
     return 0;
 }
 
-/* It is over, with or without an exception, which stays as it is. */
+/* It is over; where it `failed` with an exception, which stays as it is. */
 static void
-finish(Sending *self)
+finish(Sending *self, int failed)
 {
     enum state state = self->state;
     self->state = DONE;
@@ -82,7 +82,7 @@ finish(Sending *self)
             st_add_stall(self->notes, st_now_ns() - self->at_ns);
         }
         Py_CLEAR(self->notes);
-        if (!PyErr_Occurred() || !PyErr_ExceptionMatches(PyExc_OSError)) {
+        if (!failed || !PyErr_ExceptionMatches(PyExc_OSError)) {
             Py_CLEAR(self->inner);
             return;
         }
@@ -132,7 +132,7 @@ Sending_dealloc(Sending *self)
                    < 0) {
             PyErr_WriteUnraisable(NULL);
         }
-        finish(self);
+        finish(self, 0);
         PyErr_Restore(type, value, traceback);
     }
     Sending_clear(self);
@@ -190,7 +190,9 @@ begin(Sending *self)
                 PyErr_WriteUnraisable(sender->path);
             }
         }
-        PyErr_Clear();
+        if (self->state == UNUSUAL) {
+            PyErr_Clear();
+        }
     }
     PyObject *awaitable = self->state == UNUSUAL
         ? PyObject_CallMethodOneArg(sender->path, str_send_unusual, message)
@@ -209,7 +211,7 @@ Sending_am_send(Sending *self, PyObject *arg, PyObject **result)
         return PYGEN_ERROR;
     }
     if (self->state == UNTOUCHED && begin(self) < 0) {
-        finish(self);
+        finish(self, 1);
         return PYGEN_ERROR;
     }
     PyObject *inner = Py_NewRef(self->inner);
@@ -222,7 +224,7 @@ Sending_am_send(Sending *self, PyObject *arg, PyObject **result)
         }
         return sent;
     }
-    finish(self);
+    finish(self, sent == PYGEN_ERROR);
     return sent;
 }
 
@@ -317,7 +319,7 @@ Sending_throw(Sending *self, PyObject *const *args, Py_ssize_t nargs)
     Py_XDECREF(inner);
     Py_DECREF(exception);
     if (result == NULL && self->state != DONE) {
-        finish(self);
+        finish(self, 1);
     }
     return result;
 }
@@ -340,7 +342,7 @@ Sending_close(Sending *self, PyObject *Py_UNUSED(ignored))
     Py_XDECREF(inner);
     Py_XDECREF(closed);
     if (self->state != DONE) {
-        finish(self);
+        finish(self, failed);
     }
     if (failed) {
         return NULL;

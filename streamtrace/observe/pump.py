@@ -38,7 +38,7 @@ MAX_SLICE_NS = 10_000_000
 """The most, however full the taps are."""
 INTERVAL_S = 1.0
 """How long chunks may wait: what a piece of work costs by itself is then shared by several."""
-NEW_INTERVAL_S = 0.05
+NEW_INTERVAL_S = 0.1
 """The same, of a stream that was not looked at yet."""
 LISTENED_INTERVAL_S = 0.25
 """The same, where sinks are told of each event."""
