@@ -7,7 +7,7 @@ that JSON is a public contract, described in docs/run-summary.md.
 `None` is "not known", never zero. Text is `None` unless content was captured.
 
 None of these can be in a cycle, so the garbage collector is told to leave them alone: many of them
-live as long as a stream, or wait in a queue.
+live as long as a stream.
 """
 
 from __future__ import annotations
