@@ -144,12 +144,12 @@ async def settled(middleware: App) -> None:
 @contextlib.contextmanager
 def looking_often() -> Iterator[None]:
     """Apps that are made inside of the block have a pump that waits for LOOKS_EVERY_S only."""
-    before = pump.INTERVAL_S, pump.LISTENED_INTERVAL_S
-    pump.INTERVAL_S = pump.LISTENED_INTERVAL_S = LOOKS_EVERY_S
+    before = pump.INTERVAL_S, pump.NEW_INTERVAL_S, pump.LISTENED_INTERVAL_S
+    pump.INTERVAL_S = pump.NEW_INTERVAL_S = pump.LISTENED_INTERVAL_S = LOOKS_EVERY_S
     try:
         yield
     finally:
-        pump.INTERVAL_S, pump.LISTENED_INTERVAL_S = before
+        pump.INTERVAL_S, pump.NEW_INTERVAL_S, pump.LISTENED_INTERVAL_S = before
 
 
 async def caught_up() -> None:
