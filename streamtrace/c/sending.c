@@ -123,7 +123,9 @@ finish(Sending *self, int failed)
 static void
 Sending_dealloc(Sending *self)
 {
-    PyObject_GC_UnTrack(self);
+    if (self->waited) {
+        PyObject_GC_UnTrack(self);
+    }
     if (self->state == UNTOUCHED || self->state == NOTED) {
         PyObject *type, *value, *traceback;
         PyErr_Fetch(&type, &value, &traceback);
