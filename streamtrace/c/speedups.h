@@ -53,7 +53,7 @@ st_now_ns(void)
     if (st_clock_of_tests != NULL) {
         return st_told_ns();
     }
-#if defined(__linux__) /* which it is there, in few steps */
+#if defined(__linux__) /* where it is CLOCK_MONOTONIC; Python takes more steps to it */
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;

@@ -166,7 +166,7 @@ def test_each_of_many_connections_is_told_as_it_is() -> None:
         ((5, 5), ("127.0.0.1", 80)),
     ],
 )
-def test_what_is_no_connection_is_refused(client: object, server: object) -> None:
+def test_what_is_no_connection_is_none(client: object, server: object) -> None:
     assert connection_between(client, server) is None
 
 
