@@ -46,9 +46,9 @@ _MOMENT_S = 0.0002
 _HOLD_NS = 75_000
 """How long a worker computes between two moments for the event loop."""
 _BUSY_NS = 1_000_000
-_BUSY_HOLD_NS = 300_000
-"""The same where a moment took longer than _BUSY_NS: the loop is busy itself, its streams wait for
-each other, and a moment costs 20 µs of CPU, since two threads change places."""
+_BUSY_HOLD_NS = 1_000_000
+"""The same where a moment took longer than _BUSY_NS: the loop is busy by itself, and a moment costs
+20 µs of CPU, since two threads change places."""
 _RECORD_BYTES = 2048
 _PART_BYTES = 512
 

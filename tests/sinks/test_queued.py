@@ -685,14 +685,14 @@ def test_runs_left_at_close_are_warned_of(caplog):
 
 @pytest.mark.parametrize(
     ("moment_ns", "pauses"),
-    [(queued._BUSY_NS - 1, 11), (queued._BUSY_NS, 3)],
+    [(queued._BUSY_NS - 1, 33), (queued._BUSY_NS, 3)],
     ids=["to a loop that is idle", "to one that is busy"],
 )
 @pytest.mark.parametrize("flushing", [0, 1])
 def test_a_worker_gives_way_by_the_time_that_it_computed(
     monkeypatch: pytest.MonkeyPatch, flushing: int, moment_ns: int, pauses: int
 ) -> None:
-    """36 runs of 0.03 ms each: after more than 0.075 ms, or 0.3 if the last moment took long."""
+    """100 runs of 0.03 ms each: after more than 0.075 ms, or 1 ms if the last moment took long."""
     now_ns, slept = [0], []
 
     def sleep(seconds: float) -> None:
@@ -705,8 +705,8 @@ def test_a_worker_gives_way_by_the_time_that_it_computed(
         queued, "time", SimpleNamespace(perf_counter_ns=lambda: now_ns[0], sleep=sleep)
     )
     told = []
-    for run in sink.in_turn([minimal_run(run_id=str(number)) for number in range(36)]):
+    for run in sink.in_turn([minimal_run(run_id=str(number)) for number in range(100)]):
         told.append(run.run_id)
         now_ns[0] += 30_000
-    assert told == [str(number) for number in range(36)]
+    assert told == [str(number) for number in range(100)]
     assert slept == [queued._MOMENT_S] * (0 if flushing else pauses)
