@@ -268,7 +268,7 @@ def test_a_run_counts_with_the_memory_that_it_takes_while_it_waits(letter):
 
 @given(summaries(hostile=True))
 def test_a_run_is_exported_as_it_was_told(run):
-    assert queued._unpacked(queued._packed(run)) == run
+    assert repr(queued._unpacked(queued._packed(run))) == repr(run)  # NaN equals nothing
 
 
 @pytest.mark.parametrize("metadata", [{"half an emoji": "\ud83d"}, {"count": 2**64}])
