@@ -123,7 +123,7 @@ finish(Sending *self, int failed)
 static void
 Sending_dealloc(Sending *self)
 {
-    if (self->waited) {
+    if (self->waited) { /* else it never was tracked */
         PyObject_GC_UnTrack(self);
     }
     if (self->state == UNTOUCHED || self->state == NOTED) {

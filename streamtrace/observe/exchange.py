@@ -80,7 +80,7 @@ class Exchange:
         return same_client and bool(headers) and list(headers) == list(self.headers or ())
 
     def route(self, outermost: Any) -> str:
-        """The template of the route that serves it, in the app that it went to last, or in the
+        """The template of the route that serves it: in the app that the scope told of, else in the
         outermost one."""
         return route_template(self.scope, self.path, self.root_path, self.app or outermost)
 

@@ -147,6 +147,8 @@ class QueuedSink(Sink):
     def export(self, batch: Sequence[RunSummary]) -> dict[str, int] | None:
         """Write the batch; may block. An exception drops all of it, with reason `export_error`.
 
+        Its runs are made as they are asked for: go through it once.
+
         Returns how many runs were dropped, by reason; the others count as exported. `None` or an
         empty dict: none was. More drops than the batch has runs do not count.
         """
