@@ -7,8 +7,7 @@ Rules that hold here:
   a forked child starts its own and does not export what the parent had queued.
 * Where the system gives no thread (Python 3.12 gives none while the interpreter exits), whoever
   flushes or closes does the work of the worker.
-* Runs wait as bytes and are made again one by one: objects that wait would be counted by the
-  garbage collector, and all streams wait while it works.
+* Runs wait packed, see `batch`.
 * Whole runs are queued, exported and dropped, so no trace loses its parent:
   accepted == exported + sum(dropped) + queued, whenever `stats` is asked.
 * No call waits longer than it was told to, even if the exporter hangs for ever; but where there is
@@ -20,22 +19,22 @@ Reasons for drops: `queue_full`, `export_error`, `shutdown`, and what an `export
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 import weakref
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TypedDict, overload
+from typing import TypedDict
 
 import msgspec
 
 from streamtrace.core.errors import ConfigError
 from streamtrace.core.names import EXPORT_BUCKETS_S
 from streamtrace.core.sink import ExportStats, Sink, SinkStats, StreamInfo
-from streamtrace.core.summary import Content, RunSummary
+from streamtrace.core.summary import RunSummary
 from streamtrace.logs import WARNINGS
+from streamtrace.sinks.batch import Batch, Packed, pack, packed_bytes
 
 MAX_QUEUED_RUNS = 2048
 MAX_QUEUED_BYTES = 32 * 1024 * 1024
@@ -49,40 +48,6 @@ _BUSY_NS = 1_000_000
 _BUSY_HOLD_NS = 1_000_000
 """The same where a moment took longer than _BUSY_NS: the loop is busy by itself, and a moment costs
 20 µs of CPU, since two threads change places."""
-_RECORD_BYTES = 2048
-_PART_BYTES = 512
-
-_pack = msgspec.msgpack.Encoder().encode
-_unpack = msgspec.msgpack.Decoder(RunSummary).decode
-_Packed = bytes | RunSummary
-
-
-class Batch(Sequence[RunSummary]):
-    """Runs as they waited. Each is made when it is asked for, and again when it is asked for again.
-
-    What is done with one at a time needs no more room than for one; `list(batch)` is all of them.
-    """
-
-    def __init__(self, packed: Sequence[_Packed]) -> None:
-        self._packed = packed
-
-    def __len__(self) -> int:
-        """How many."""
-        return len(self._packed)
-
-    def __iter__(self) -> Iterator[RunSummary]:
-        """One after the other."""
-        return map(_unpacked, self._packed)
-
-    @overload
-    def __getitem__(self, index: int) -> RunSummary: ...
-    @overload
-    def __getitem__(self, index: slice) -> Batch: ...
-    def __getitem__(self, index: int | slice) -> RunSummary | Batch:
-        """One, or some."""
-        if isinstance(index, slice):
-            return Batch(self._packed[index])
-        return _unpacked(self._packed[index])
 
 
 class QueueOptions(TypedDict, total=False):
@@ -126,7 +91,7 @@ class QueuedSink(Sink):
         self._changed = threading.Condition()  # a fork may leave the old one locked
         self._worker: threading.Thread | None = None
         self._is_open = False  # known to the worker only
-        self._queue: deque[_Packed] = deque()
+        self._queue: deque[Packed] = deque()
         self._unsettled_bytes = 0  # queued or in the exporter's hands
         self._queued = self._settled = 0  # runs that entered the queue; of these: exported, dropped
         self._accepted = self._exported = 0
@@ -167,8 +132,8 @@ class QueuedSink(Sink):
 
     def end(self, info: StreamInfo, summary: RunSummary) -> None:
         """Queue the run, or drop it and count why."""
-        packed = _packed(summary)
-        size = _size(packed)
+        packed = pack(summary)
+        size = packed_bytes(packed)
         with self._changed:
             self._accepted += 1
             reason = self._refusal(size)
@@ -344,7 +309,7 @@ class QueuedSink(Sink):
                 f"sink {self.name}: closing failed with {type(error).__name__}",
             )
 
-    def _take(self) -> list[_Packed]:
+    def _take(self) -> list[Packed]:
         """The next batch, when it is full or has waited; empty when the sink is closed."""
         me = threading.current_thread()
         with self._changed:
@@ -362,7 +327,7 @@ class QueuedSink(Sink):
                 return []
             return [self._queue.popleft() for _ in range(min(self._batch_runs, len(self._queue)))]
 
-    def _settle(self, taken: list[_Packed], dropped: dict[str, int]) -> None:
+    def _settle(self, taken: list[Packed], dropped: dict[str, int]) -> None:
         me = threading.current_thread()
         with self._changed:
             if self._is_over(me):  # closed meanwhile: `close` counted these
@@ -371,7 +336,7 @@ class QueuedSink(Sink):
                 self._drop(reason, runs)
             self._exported += len(taken) - sum(dropped.values())
             self._settled += len(taken)
-            self._unsettled_bytes -= sum(map(_size, taken))
+            self._unsettled_bytes -= sum(map(packed_bytes, taken))
             self._changed.notify_all()
 
     def _is_over(self, worker: threading.Thread) -> bool:
@@ -394,37 +359,6 @@ def _at_most(runs: int, dropped: Mapping[str, int]) -> dict[str, int]:
         counted[reason] = max(0, min(int(said), runs))
         runs -= counted[reason]
     return counted
-
-
-def _packed(summary: RunSummary) -> _Packed:
-    """As it waits. What has no bytes (half an emoji, an integer of more than 64 bits) waits as it
-    is."""
-    try:
-        return _pack(summary)
-    except (ValueError, OverflowError, TypeError):
-        return summary
-
-
-def _unpacked(packed: _Packed) -> RunSummary:
-    return _unpack(packed) if isinstance(packed, bytes) else packed
-
-
-def _size(packed: _Packed) -> int:
-    return sys.getsizeof(packed) if isinstance(packed, bytes) else record_bytes(packed)
-
-
-def record_bytes(summary: RunSummary) -> int:
-    """About how much memory a run holds: its parts, and its captured texts."""
-    parts = len(summary.generations) + len(summary.tool_calls) + len(summary.steps)
-    contents: list[Content] = [summary.request.input]
-    for generation in summary.generations:
-        contents += (generation.text, generation.reasoning)
-    for call in summary.tool_calls:
-        contents += (call.arguments, call.result)
-    if summary.error is not None:
-        contents.append(summary.error.message)
-    texts = sum(sys.getsizeof(content.text) for content in contents if content.text is not None)
-    return _RECORD_BYTES + _PART_BYTES * parts + texts
 
 
 def _after_fork() -> None:
